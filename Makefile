@@ -1,0 +1,32 @@
+# make demo    nine avocado armchairs, from nothing
+# make test    lint, types, and every test
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test figures clean
+
+demo: .venv/installed
+	$(BIN)/armchair generate "an armchair in the shape of an avocado" --count 9 --seed 0 --out out/demo
+
+test: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -n 2
+
+figures: .venv/installed-dev
+	$(BIN)/python docs/figures.py
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv out

@@ -1,0 +1,37 @@
+"""The DALL·E family as real software.
+
+import armchair
+
+model = armchair.load("dalle1-scenes")
+pictures = model.generate("an armchair in the shape of an avocado", count=9, seed=0)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from armchair.core.errors import ArmchairError
+    from armchair.pipelines import load
+    from armchair.pipelines.dalle1 import DALLE1
+
+__all__ = ["DALLE1", "ArmchairError", "load"]
+
+_HOMES = {
+    "ArmchairError": "armchair.core.errors",
+    "DALLE1": "armchair.pipelines.dalle1",
+    "load": "armchair.pipelines",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import armchair` is quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'armchair' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""`python -m armchair`."""
+
+from armchair.cli.main import entry
+
+entry()

@@ -1,0 +1,118 @@
+"""`armchair generate`: draw pictures from prompts."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from armchair.cli.options import read_options
+from armchair.core.errors import UsageError
+
+_MAX_PROMPTS = 10_000
+_SLUG_LENGTH = 48
+
+
+@dataclass(kw_only=True)
+class GenerateOptions:
+    """Draw pictures from prompts, into PNG files that remember how they were drawn."""
+
+    prompts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """What to draw; each in quotes. "-" reads prompts from standard input, a line each."""
+    prompts_file: Path | None = None
+    """A text file of prompts, a line each."""
+    model: str = "dalle1-scenes"
+    """A shipped model, a bundle's folder, or a Hugging Face repository."""
+    count: int = 1
+    """Pictures of each prompt."""
+    seed: int = 0
+    """The same seed draws the same pictures, whatever else is drawn beside them."""
+    temperature: float | None = None
+    """Below 1 draws likelier pictures, 0 the likeliest tokens; the model's own default if not given."""
+    top_k: int | None = None
+    """Draw each code among this many likeliest image codes."""
+    top_p: float | None = None
+    """Draw each code among the likeliest that together have this probability."""
+    guidance_scale: float | None = None
+    """Above 1, the prompt counts for more."""
+    truncate: bool = False
+    """Cut prompts that are longer than the model's text instead of refusing them."""
+    out: Path = field(default_factory=lambda: Path("out"))
+    """Folder for the pictures."""
+    device: str = "auto"
+    """auto, cpu, cuda, or cuda:N."""
+
+
+def run(words: Sequence[str]) -> None:
+    """Draw what the words ask for."""
+    options = read_options(GenerateOptions, words, verb="generate")
+    prompts = _prompts(options)
+
+    from armchair.cli.progress import console, progress_bar
+    from armchair.core.files import make_folder
+    from armchair.core.images import contact_sheet, save_png
+    from armchair.pipelines import load
+
+    folder = make_folder(options.out)
+    model = load(options.model, device=options.device)
+    with progress_bar("drawing", "tokens") as advance:
+        pictures = model.generate(
+            prompts,
+            count=options.count,
+            seed=options.seed,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            guidance_scale=options.guidance_scale,
+            truncate=options.truncate,
+            on_progress=advance,
+        )
+    for number, picture in enumerate(pictures):
+        prompt = prompts[number // options.count]
+        name = f"{_slug(prompt)}-s{options.seed}-{number % options.count:02d}.png"
+        if len(prompts) > 1:
+            name = f"{number // options.count:03d}-{name}"
+        path = folder / name
+        save_png(picture, path, {"model": options.model})
+        print(path)
+    if len(pictures) > 1:
+        path = folder / "grid.png"
+        columns = min(options.count if len(prompts) > 1 else _square(len(pictures)), 16)
+        save_png(contact_sheet(pictures, columns=columns), path, {"model": options.model})
+        print(path)
+    console.print(f"{len(pictures)} pictures in {folder}")
+
+
+def _prompts(options: GenerateOptions) -> list[str]:
+    prompts = []
+    for prompt in options.prompts:
+        prompts += _lines(sys.stdin.read()) if prompt == "-" else [prompt]
+    if options.prompts_file is not None:
+        try:
+            prompts += _lines(options.prompts_file.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"prompts_file {options.prompts_file} ({error})") from error
+    if not prompts:
+        hint = 'armchair generate "an armchair in the shape of an avocado"'
+        raise UsageError("prompts", got=[], expected="at least one", hint=hint)
+    if len(prompts) > _MAX_PROMPTS:
+        raise UsageError("prompts", got=len(prompts), expected=f"at most {_MAX_PROMPTS:,}")
+    return prompts
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _slug(prompt: str) -> str:
+    words = re.sub(r"\W+", "-", prompt.lower()).strip("-")
+    return words[:_SLUG_LENGTH].rstrip("-") or "picture"
+
+
+def _square(count: int) -> int:
+    return max(1, round(count**0.5))

@@ -1,0 +1,31 @@
+"""Command-line options from dataclasses, read by tyro, with our errors and exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+Options = TypeVar("Options")
+
+
+def read_options(
+    kind: type[Options], words: Sequence[str], *, verb: str, default: Any = None
+) -> Options:
+    """Read a verb's options; bad ones end the program with exit code 2 and a suggestion.
+
+    Args:
+        kind: A dataclass whose fields are the options.
+        words: What follows the verb on the command line.
+        verb: Its name, for the help.
+        default: Values that are used where none are given.
+    """
+    extra = {} if default is None else {"default": default}
+    return tyro.cli(
+        kind,
+        args=list(words),
+        prog=f"armchair {verb}",
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
+        **extra,
+    )

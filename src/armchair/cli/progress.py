@@ -1,0 +1,119 @@
+"""Progress on standard error: bars with rates and time left, and plain lines where nobody looks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from armchair.training.observers import Kind, Observer
+
+console = Console(stderr=True, highlight=False)
+
+_LINE_EVERY = 30.0  # seconds between two lines where standard error is no terminal
+_SHOWN = ("loss", "psnr_db", "codes_used", "text_bits", "image_bits", "true_elbo_bits")
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} {self.unit}/s")
+
+
+def _bar(unit: str) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told (done, total).
+
+    Yields:
+        The function to tell it.
+    """
+    with _bar(unit) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class TrainingProgress(Observer):
+    """The progress of a stage of training, for a person."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.bar: Progress | None = None
+        self.total = 0
+        self.first = 0
+        self.began = 0.0
+        self.spoke = 0.0
+
+    def start(self, images_seen: int, num_images: int) -> None:
+        """Show the bar."""
+        self.total, self.first = num_images, images_seen
+        self.began = self.spoke = time.monotonic()
+        if images_seen:
+            console.print(f"{self.stage}: goes on after {images_seen:,} pictures")
+        if sys.stderr.isatty():
+            self.bar = _bar("pictures")
+            self.bar.start()
+            self.task = self.bar.add_task(self.stage, total=num_images, completed=images_seen)
+
+    def advance(self, images_seen: int) -> None:
+        """Move the bar, or say a line now and then."""
+        if self.bar is not None:
+            self.bar.update(self.task, completed=images_seen)
+            return
+        now = time.monotonic()
+        if now - self.spoke >= _LINE_EVERY or images_seen == self.total:
+            self.spoke = now
+            rate = (images_seen - self.first) / max(now - self.began, 1e-9)
+            left = (self.total - images_seen) / max(rate, 1e-9)
+            console.print(
+                f"{self.stage}: {images_seen:,} of {self.total:,} pictures, "
+                f"{rate:,.0f}/s, {left / 60:.1f} min left"
+            )
+
+    def metrics(self, kind: Kind, images_seen: int, values: dict[str, float]) -> None:
+        """Print the numbers of a validation."""
+        if kind == "validation":
+            shown = ", ".join(f"{n} {values[n]:.4g}" for n in _SHOWN if n in values)
+            console.print(f"{self.stage}: after {images_seen:,} pictures: {shown}")
+
+    def message(self, text: str) -> None:
+        """Print it."""
+        console.print(f"{self.stage}: {text}")
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None

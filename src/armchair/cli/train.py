@@ -1,0 +1,105 @@
+"""`armchair train`: walk the stages of a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from armchair.cli.options import read_options
+from armchair.core.device import Precision, resolve_device
+from armchair.core.errors import UsageError
+from armchair.recipes import RECIPES, build_recipe
+from armchair.training.dalle1 import DALLE1Recipe, DALLE1Run, Stage, with_training
+from armchair.training.observers import (
+    MetricsFile,
+    Observer,
+    Observers,
+    PreviewFolder,
+    TensorBoard,
+    WeightsAndBiases,
+)
+
+
+@dataclass(kw_only=True)
+class TrainOptions:
+    """Train a recipe: tokenizer, autoencoder, codes, transformer, bundle.
+
+    A run that was interrupted goes on when the same command is given again. Every field of the
+    recipe is an option, such as --transformer.num-layers 4.
+    """
+
+    out: Path
+    """The run's folder."""
+    data: str | None = None
+    """"scenes", or "folder:PATH" for your own captioned pictures; the recipe's own if not given."""
+    stage: Stage | None = None
+    """Do this stage alone; all that are not done if not given."""
+    seed: int | None = None
+    """Of the whole run."""
+    precision: Precision | None = None
+    """Of matrix products."""
+    device: str = "auto"
+    """auto, cpu, cuda, or cuda:N."""
+    log_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Further places for curves; metrics.jsonl and previews/ are always written."""
+    recipe: Annotated[DALLE1Recipe, tyro.conf.arg(name="")] = field()
+    """What is trained."""
+
+
+def run(words: Sequence[str]) -> None:
+    """Train what the words ask for."""
+    if words and words[0] in ("-h", "--help"):
+        print(_usage())
+        return
+    if not words or words[0].startswith("-"):
+        expected = "one of " + ", ".join(RECIPES)
+        raise UsageError("recipe", got=None, expected=expected, hint=_usage().splitlines()[0])
+    default = TrainOptions(out=Path("runs") / words[0], recipe=build_recipe(words[0]))
+    options = read_options(TrainOptions, words[1:], verb=f"train {words[0]}", default=default)
+    recipe = options.recipe
+    if options.data is not None:
+        data = dataclasses.replace(recipe.data, source=options.data)
+        recipe = dataclasses.replace(recipe, data=data)
+    if options.seed is not None:
+        recipe = with_training(recipe, seed=options.seed)
+    if options.precision is not None:
+        recipe = with_training(recipe, precision=options.precision)
+    device = resolve_device(options.device)
+
+    from armchair.cli.progress import TrainingProgress, console, progress_bar
+
+    def observe(stage: Stage, folder: Path) -> Observer:
+        observers: list[Observer] = [TrainingProgress(stage)]
+        if stage in ("autoencoder", "transformer"):
+            observers += [MetricsFile(folder / "metrics.jsonl"), PreviewFolder(folder / "previews")]
+            if "tensorboard" in options.log_to:
+                observers.append(TensorBoard(folder / "tensorboard"))
+            if "wandb" in options.log_to:
+                observers.append(WeightsAndBiases(folder, {"recipe": recipe.name}))
+        return Observers(observers)
+
+    walk = DALLE1Run(recipe, options.out, device=device, observe=observe)
+    if recipe.data.source != "scenes":
+        with progress_bar("checking pictures", "pictures") as advance:
+            walk.open_data(advance)
+    result = walk.run(options.stage)
+    console.print(f"done: {result}")
+    if options.stage in (None, "bundle"):
+        console.print(f'draw from it: armchair generate "…" --model {result}')
+    print(result)
+
+
+def _usage() -> str:
+    recipes = "\n".join(
+        f"  {name:14}  {(build.__doc__ or '').splitlines()[0]}" for name, build in RECIPES.items()
+    )
+    return (
+        "usage: armchair train RECIPE [--out RUN] [--data folder:PATH] [OPTIONS]\n\n"
+        f"recipes:\n{recipes}\n\n"
+        "armchair train RECIPE --help tells every option of a recipe."
+    )

@@ -1,0 +1,84 @@
+"""Which device to compute on, in which precision, and how memory is held on a CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from armchair.core.errors import UsageError
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+# glibc's mallopt parameters
+_TRIM_THRESHOLD = -1
+_MMAP_MAX = -4
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device that `name` asks for; "auto" takes a GPU where there is one.
+
+    Raises:
+        UsageError: The name is unknown, or asks for a GPU where none is.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UsageError("device", got=name, expected="auto, cpu, cuda, or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UsageError(
+                "device",
+                got=name,
+                expected=f"a device of this machine, which has {count} GPUs that torch can use",
+                hint="use --device auto, or install the build of torch that fits your GPU",
+            )
+    return device
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether `device` multiplies bfloat16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """The dtype of matrix products: "auto" takes bfloat16 where the hardware has it."""
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """A context in which matrix products run in `dtype`; does nothing for float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def prepare_for_training() -> None:
+    """Set up this process for training on a CPU; changes nothing that a model computes on a GPU.
+
+    Subnormal numbers are flushed to zero: a sharp softmax is full of them, and each costs a hundred
+    times an ordinary one. And glibc is told to keep large freed blocks: by default it maps each
+    block over 32 MiB anew and unmaps it when it is freed, and the page faults of a step's
+    activations then cost more than its arithmetic (docs/experiments.md has both measured).
+    """
+    torch.set_flush_denormal(True)  # of this thread and those it starts from now on
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+            mallopt(_MMAP_MAX, 0)
+            mallopt(_TRIM_THRESHOLD, -1)

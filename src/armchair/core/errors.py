@@ -1,0 +1,102 @@
+"""The one tree of errors, and how each reads.
+
+    ArmchairError           exit code 1: the work failed
+    ├── UsageError          exit code 2: what was asked for cannot be asked for
+    │   ├── ConfigError     a field of a configuration is out of range
+    │   └── UnknownNameError  no recipe, model, or option has this name
+    ├── DataError           pictures or captions cannot be used
+    ├── BundleError         a model on disk is missing, altered, foreign, or unsafe
+    ├── CheckpointError     a training checkpoint cannot be used
+    ├── TrainingError       a run cannot go on (a non-finite loss, say)
+    └── OutputError         a result cannot be written
+
+A message names the field, what was got, and what was expected, and ends with a hint:
+
+    raise ConfigError("dim", got=255, expected="a multiple of num_heads = 8", hint="try 256")
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_ABSENT = object()
+_MAX_GOT = 120  # characters of an offending value that a message repeats
+
+
+class ArmchairError(Exception):
+    """An error that a person is meant to read.
+
+    Args:
+        field: What the message is about: a field's name, a path, or a whole sentence.
+        got: The offending value, shown shortened; left out if not given.
+        expected: What would have been accepted.
+        hint: What to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        field: str,
+        *,
+        got: object = _ABSENT,
+        expected: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        parts = []
+        if got is not _ABSENT:
+            shown = repr(got)
+            parts.append("got " + (shown if len(shown) <= _MAX_GOT else shown[:_MAX_GOT] + "…"))
+        if expected is not None:
+            parts.append(f"expected {expected}")
+        message = f"{field}: {', '.join(parts)}" if parts else field
+        self.field = field
+        self.hint = hint
+        super().__init__(f"{message}\nhint: {hint}" if hint else message)
+
+
+class UsageError(ArmchairError):
+    """What was asked for cannot be asked for."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A field of a configuration is out of range or contradicts another."""
+
+
+class UnknownNameError(UsageError):
+    """Nothing of this kind has this name; the nearest one is suggested.
+
+    Args:
+        kind: What was looked up, such as "recipe".
+        name: The name that was not found.
+        known: The names that exist.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else None
+        super().__init__(kind, got=name, expected="one of " + ", ".join(names), hint=hint)
+
+
+class DataError(ArmchairError):
+    """Pictures or captions cannot be used."""
+
+
+class BundleError(ArmchairError):
+    """A model on disk is missing, altered, foreign, or unsafe to read."""
+
+
+class CheckpointError(ArmchairError):
+    """A training checkpoint cannot be used."""
+
+
+class TrainingError(ArmchairError):
+    """A training run cannot go on."""
+
+
+class OutputError(ArmchairError):
+    """A result cannot be written."""

@@ -1,0 +1,229 @@
+"""What a DALL·E 1 can do, in numbers: `armchair evaluate`.
+
+Everything is measured on fresh scenes that no training saw, by the scene reader. The result is one
+JSON object:
+
+    reconstruction   psnr_db, reader_accuracy
+    codebook         used_fraction, perplexity, pictures
+    bits             validation (bits a code), true_elbo (bits a dimension; higher is better)
+    seen, held_out, relations
+                     all, object, material, background, size, relation, prompts
+    settings         sampling, seed
+    commit, version, hardware, date
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from armchair.core.errors import ConfigError
+from armchair.core.images import to_pixels, to_tensor
+from armchair.core.provenance import commit, hardware, today, version
+from armchair.data.scenes import (
+    PROMPT_KINDS,
+    Prompt,
+    PromptKind,
+    Scenes,
+    ScenesConfig,
+    Stated,
+    prompts,
+)
+from armchair.evaluation.scene_reader import ATTRIBUTES, Reading, SceneReader, judge
+from armchair.models.autoencoders.likelihoods import code_counts, perplexity, psnr_db
+from armchair.pipelines.dalle1 import DALLE1
+from armchair.training.objectives import autoencoder_objective
+
+_BATCH_SIZE = 64
+_READER_SIZE = 64  # pixels below which the reader does not read
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How much to measure.
+
+    Attributes:
+        num_prompts: Prompts of each kind, one picture each.
+        num_pictures: Fresh pictures for the codebook's use.
+        num_reconstructions: How many of them are reconstructed and read, and scored in bits.
+        seed: Which prompts, which pictures, and which samples.
+    """
+
+    num_prompts: int = 512
+    num_pictures: int = 4096
+    num_reconstructions: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("num_prompts", "num_pictures", "num_reconstructions"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, got=getattr(self, name), expected="at least 1")
+        if self.num_reconstructions > self.num_pictures:
+            raise ConfigError(
+                "num_reconstructions",
+                got=self.num_reconstructions,
+                expected=f"at most num_pictures = {self.num_pictures}",
+            )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores and the pictures behind them.
+
+    Attributes:
+        scores: The JSON object.
+        drawn: For each kind of prompt, (prompt, picture, verdicts).
+    """
+
+    scores: dict[str, Any]
+    drawn: dict[PromptKind, list[tuple[Prompt, Image.Image, dict[str, bool | None]]]]
+
+
+def evaluate(
+    model: DALLE1,
+    config: EvaluationConfig,
+    *,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Evaluation:
+    """Measure a model of scenes.
+
+    Args:
+        model: The model; its own sampling settings are used.
+        config: How much to measure.
+        on_progress: Told (what is being measured, done, total).
+
+    Raises:
+        ConfigError: The model's pictures are too small to be read.
+    """
+    size = model.autoencoder.config.image_size
+    if size < _READER_SIZE:
+        raise ConfigError(
+            "the model's pictures", got=f"{size} pixels", expected=f"{_READER_SIZE} to be read"
+        )
+    reader = SceneReader()
+    scores, drawn = _judge_pictures(model, config, reader, on_progress), {}
+    for kind in PROMPT_KINDS:
+        drawn[kind] = _judge_prompts(model, config, reader, kind, on_progress)
+        scores[kind] = _shares([verdicts for _, _, verdicts in drawn[kind]])
+    scores["settings"] = {"sampling": asdict(model.sampling), **asdict(config)}
+    scores |= {
+        "commit": commit(),
+        "version": version(),
+        "hardware": hardware(model.device),
+        "date": today(),
+    }
+    return Evaluation(scores, drawn)
+
+
+@torch.no_grad()
+def _judge_pictures(
+    model: DALLE1,
+    config: EvaluationConfig,
+    reader: SceneReader,
+    on_progress: Callable[[str, int, int], None],
+) -> dict[str, Any]:
+    """Reconstruction, codebook and bits, on scenes of the validation stream under a fresh seed."""
+    scenes = Scenes(
+        ScenesConfig(
+            num_pictures=config.num_pictures,
+            size=model.autoencoder.config.image_size,
+            seed=1_000_003 + config.seed,
+            split="validation",
+        )
+    )
+    codebook_size = model.autoencoder.config.codebook_size
+    counts = torch.zeros(codebook_size, dtype=torch.int64)
+    totals = {"psnr": 0.0, "right": 0.0, "nats": 0.0, "elbo": 0.0}
+    for start in range(0, len(scenes), _BATCH_SIZE):
+        indices = range(start, min(start + _BATCH_SIZE, len(scenes)))
+        images = to_tensor(np.stack([scenes.pixels(i) for i in indices])).to(model.device)
+        codes = model.autoencoder.encode(images)
+        counts += code_counts(codes, codebook_size).cpu()
+        judged = max(0, min(config.num_reconstructions - start, len(indices)))
+        if judged:
+            for name, value in _score_batch(
+                model, reader, scenes, indices[:judged], images[:judged], codes[:judged]
+            ).items():
+                totals[name] += value
+        on_progress("pictures", indices.stop, len(scenes))
+    means = {name: total / config.num_reconstructions for name, total in totals.items()}
+    return {
+        "reconstruction": {"psnr_db": means["psnr"], "reader_accuracy": means["right"]},
+        "codebook": {
+            "used_fraction": float((counts > 0).float().mean()),
+            "perplexity": perplexity(counts),
+            "pictures": config.num_pictures,
+        },
+        "bits": {
+            "validation": means["nats"] / math.log(2),
+            "true_elbo": means["elbo"] / (math.log(2) * images[0].numel()),
+        },
+    }
+
+
+def _score_batch(
+    model: DALLE1,
+    reader: SceneReader,
+    scenes: Scenes,
+    indices: range,
+    images: Tensor,
+    codes: Tensor,
+) -> dict[str, float]:
+    """Sums over a batch: PSNR, pictures read right, nats a code, and the bound in nats."""
+    again = model.autoencoder.decode(codes)
+    read = [reader.read(pixels) for pixels in to_pixels(again)]
+    captions = [scenes.captions(index)[0] for index in indices]
+    text = torch.from_numpy(model.tokenizer.encode_batch(captions)).to(model.device)
+    loss = model.transformer.loss(text, codes.flatten(1))
+    bound = autoencoder_objective(model.autoencoder, images).elbo_nats(images, seed=indices.start)
+    return {
+        "psnr": float(psnr_db(images, again).sum()),
+        "right": float(
+            sum(_shows(scenes, i, reading) for i, reading in zip(indices, read, strict=True))
+        ),
+        "nats": float(loss.image) * len(indices),
+        "elbo": float(bound["true_elbo"].sum()),
+    }
+
+
+def _shows(scenes: Scenes, index: int, reading: Reading) -> bool:
+    """Whether everything in a scene was read right."""
+    scene = scenes.scene(index)
+    stated = Stated(scene.pairs, scene.background, scene.size, scene.relation)
+    return bool(judge(Prompt("", stated), reading)["all"])
+
+
+def _judge_prompts(
+    model: DALLE1,
+    config: EvaluationConfig,
+    reader: SceneReader,
+    kind: PromptKind,
+    on_progress: Callable[[str, int, int], None],
+) -> list[tuple[Prompt, Image.Image, dict[str, bool | None]]]:
+    asked = prompts(kind, config.num_prompts, config.seed)
+    pictures: list[Image.Image] = []
+    for start in range(0, len(asked), _BATCH_SIZE):
+        texts = [prompt.text for prompt in asked[start : start + _BATCH_SIZE]]
+        # A seed for each part: one seed draws one noise for the same picture of every prompt.
+        pictures += model.generate(texts, seed=config.seed + start)
+        on_progress(kind.replace("_", "-"), len(pictures), len(asked))
+    return [
+        (prompt, picture, judge(prompt, reader.read(np.asarray(picture))))
+        for prompt, picture in zip(asked, pictures, strict=True)
+    ]
+
+
+def _shares(verdicts: list[dict[str, bool | None]]) -> dict[str, Any]:
+    """Share of pictures that are right, by attribute, among the prompts that state it."""
+    shares: dict[str, Any] = {}
+    for name in ("all", *ATTRIBUTES):
+        stated = [v[name] for v in verdicts if v[name] is not None]
+        shares[name] = sum(map(bool, stated)) / len(stated) if stated else None
+    return {**shares, "prompts": len(verdicts)}

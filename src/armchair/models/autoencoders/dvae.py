@@ -1,0 +1,160 @@
+"""The discrete VAE: the first stage of DALL·E.
+
+    q(z|x) is a categorical over the codebook at each place of the grid. Training draws from its
+    Gumbel-softmax relaxation at temperature tau; at inference a place's code is its likeliest one.
+
+    dvae = DiscreteVAE(DiscreteVAEConfig(image_size=128, codebook_size=512, width=32))
+    codes = dvae.encode(images)           # B 3 128 128 -> B 16 16
+    again = dvae.decode(codes)            # B 16 16 -> B 3 128 128
+
+Source: "Zero-Shot Text-to-Image Generation" (arXiv 2102.12092), section 2.1 and appendix A.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from armchair.core.errors import ConfigError
+from armchair.models.autoencoders.convolutional import AutoencoderConfig, Decoder, Encoder
+from armchair.models.autoencoders.interface import ImageTokenizer
+from armchair.models.autoencoders.quantizers import count_uses, squared_distances
+
+_LATENT_STD = 0.4  # of an untrained encoder's latents
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscreteVAEConfig(AutoencoderConfig):
+    """The shape of a discrete VAE; the defaults are the paper's.
+
+    Attributes:
+        logits: "linear": the encoder's last convolution gives a logit for each code, as in the
+            paper. "distance": it gives a latent, and a code's logit is minus its squared distance
+            to the latent times a learned precision. Codes then have a place among the latents, so
+            that an unused one can be put where it is needed.
+        initial_precision: Of the distances, where "distance" is chosen.
+    """
+
+    logits: Literal["linear", "distance"] = "linear"
+    initial_precision: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.logits not in ("linear", "distance"):
+            raise ConfigError("logits", got=self.logits, expected='"linear" or "distance"')
+        if self.initial_precision <= 0:
+            raise ConfigError("initial_precision", got=self.initial_precision, expected="above 0")
+
+
+@dataclass(frozen=True)
+class RelaxedOutput:
+    """What a training pass through the relaxation gives.
+
+    Attributes:
+        logits: Unnormalised log q(z|x).
+        statistics: Three means and three log-scales for each pixel.
+        latents: What the distances are measured from; None for linear logits.
+    """
+
+    logits: Float[Tensor, "B K h w"]
+    statistics: Float[Tensor, "B 6 H W"]
+    latents: Float[Tensor, "B C h w"] | None
+
+
+def gumbel_like(
+    logits: Float[Tensor, "*S"], generator: torch.Generator | None
+) -> Float[Tensor, "*S"]:
+    """Gumbel(0, 1) noise, -ln(-ln u) of uniform u (three times as fast as -ln of exponentials)."""
+    uniform = torch.empty_like(logits).uniform_(generator=generator)
+    return uniform.log_().neg_().log_().neg_()
+
+
+class DiscreteVAE(ImageTokenizer):
+    """Encoder, codebook, and decoder. The codebook is the decoder's first 1x1 convolution.
+
+    Attributes:
+        code_uses: With distance logits, each code's moving share of the places of a batch, in
+            units of its fair share 1/K.
+    """
+
+    code_uses: Tensor
+
+    def __init__(self, config: DiscreteVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        size, dim = config.codebook_size, config.codebook_dim
+        self.by_distance = config.logits == "distance"
+        self.encoder = Encoder(config, out_channels=dim if self.by_distance else size)
+        self.codebook = nn.Embedding(size, dim)
+        if self.by_distance:
+            self.log_precision = nn.Parameter(torch.tensor(math.log(config.initial_precision)))
+            self.register_buffer("code_uses", torch.ones(size))
+            nn.init.normal_(self.codebook.weight, std=_LATENT_STD)
+        else:
+            self.codebook_bias = nn.Parameter(torch.zeros(dim))
+        self.decoder = Decoder(config)
+
+    def posterior(
+        self, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B K h w"], Float[Tensor, "B C h w"] | None]:
+        """Unnormalised log q(z|x) in float32, and the latents behind distance logits."""
+        encoded = self.encoder(images).float()
+        if not self.by_distance:
+            return encoded, None
+        return -squared_distances(encoded, self.codebook.weight) * self.log_precision.exp(), encoded
+
+    def relax(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        *,
+        temperature: float,
+        noise_scale: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> RelaxedOutput:
+        """Encode, draw relaxed codes, and decode them.
+
+        Args:
+            images: Pictures in [-1, 1].
+            temperature: tau of the Gumbel-softmax, above 0.
+            noise_scale: Factor on the Gumbel noise: 1 in the paper; 0 gives a plain softmax.
+            generator: Source of the noise.
+        """
+        logits, latents = self.posterior(images)
+        noisy = logits
+        if noise_scale > 0:
+            noisy = logits + noise_scale * gumbel_like(logits, generator)
+        relaxed = F.softmax(noisy / temperature, dim=1)
+        embeddings = torch.einsum("bkhw,kc->bchw", relaxed, self.codebook.weight)
+        if not self.by_distance:
+            embeddings = embeddings + self.codebook_bias[:, None, None]
+        return RelaxedOutput(logits, self.decoder(embeddings), latents)
+
+    def encode(self, images: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B h w"]:
+        """The likeliest code of each place, without noise (section 2.2)."""
+        return self.posterior(images)[0].argmax(dim=1)
+
+    def decode_statistics(self, codes: Int[Tensor, "B h w"]) -> Float[Tensor, "B 6 H W"]:
+        """The pixel statistics that codes stand for: three means, three log-scales."""
+        embeddings = self.codebook(codes)
+        if not self.by_distance:
+            embeddings = embeddings + self.codebook_bias
+        return self.decoder(embeddings.movedim(-1, 1))  # B h w C -> B C h w
+
+    @torch.no_grad()
+    def track_uses(self, codes: Int[Tensor, "B h w"], decay: float) -> None:
+        """Move `code_uses` toward a batch's codes."""
+        fair = codes.numel() / self.config.codebook_size
+        uses = count_uses(codes, self.config.codebook_size) / fair
+        self.code_uses.lerp_(uses, 1 - decay)
+
+    @torch.no_grad()
+    def restart_codes(self, dead: Int[Tensor, " R"], latents: Float[Tensor, "R C"]) -> None:
+        """Put codes where latents are; they count as fairly used until tracking knows better."""
+        self.codebook.weight[dead] = latents
+        self.code_uses[dead] = 1.0

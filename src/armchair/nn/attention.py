@@ -1,0 +1,93 @@
+"""Self-attention over the joint stream of text and image tokens, with one softmax for both.
+
+`dense_attention` is the reference: scaled dot products under the pattern's dense mask. On a CPU,
+training goes through `chunked_attention`, which is tested against it; sampling goes through
+`JointAttention.prefill` and `JointAttention.decode`, which keep keys and values in a cache.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from armchair.core.errors import ConfigError
+from armchair.nn.chunked_attention import chunked_attention
+from armchair.nn.kv_cache import LayerCache
+from armchair.nn.masks import AttentionPattern, dense_mask
+
+
+def dense_attention(
+    qkv: Float[Tensor, "B T D3"], pattern: AttentionPattern, *, num_heads: int
+) -> Float[Tensor, "B T D"]:
+    """Attend under the dense mask; T tokens from the stream's beginning, or all of it.
+
+    Args:
+        qkv: Queries, keys, and values, one after the other in the last dimension.
+        pattern: What each token sees.
+        num_heads: Heads N; D is a multiple of it.
+
+    Returns:
+        The heads' outputs side by side.
+    """
+    q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # B N T K each
+    if pattern.kind == "full":
+        outputs = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    else:
+        length = qkv.shape[1]
+        mask = _mask_on(pattern, qkv.device)[:length, :length]
+        outputs = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return outputs.transpose(1, 2).flatten(2)
+
+
+@functools.lru_cache(maxsize=64)
+def _mask_on(pattern: AttentionPattern, device: torch.device) -> Bool[Tensor, "L L"]:
+    """The dense mask, made once. Shared by all who ask: never written to."""
+    return dense_mask(pattern).to(device)
+
+
+class JointAttention(nn.Module):
+    """Multi-head attention with one projection to queries, keys, and values, and one back.
+
+    Args:
+        dim: Width D of the stream, a multiple of `num_heads`.
+        num_heads: Heads N.
+        pattern: What each token sees.
+    """
+
+    def __init__(self, dim: int, *, num_heads: int, pattern: AttentionPattern) -> None:
+        super().__init__()
+        if num_heads < 1 or dim % num_heads:
+            raise ConfigError("dim", got=dim, expected=f"a multiple of num_heads = {num_heads}")
+        self.num_heads = num_heads
+        self.pattern = pattern
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.projection = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Attend over the whole stream."""
+        attend = chunked_attention if x.device.type == "cpu" else dense_attention
+        return self.projection(attend(self.qkv(x), self.pattern, num_heads=self.num_heads))
+
+    def prefill(self, x: Float[Tensor, "B T D"], cache: LayerCache) -> Float[Tensor, "B T D"]:
+        """Attend over the stream's first T tokens and keep their keys and values."""
+        qkv = self.qkv(x)
+        _, keys, values = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        cache.write(0, keys, values)
+        return self.projection(dense_attention(qkv, self.pattern, num_heads=self.num_heads))
+
+    def decode(
+        self, x: Float[Tensor, "B 1 D"], cache: LayerCache, position: int
+    ) -> Float[Tensor, "B 1 D"]:
+        """Attend from the one token at stream `position`, whose past is in the cache."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # B 1 3 N K
+        queries, keys, values = qkv.unbind(2)
+        cache.write(position, keys, values)
+        keys, values = cache.read(position)  # B S N K
+        outputs = F.scaled_dot_product_attention(
+            queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+        )  # B N 1 K
+        return self.projection(outputs.transpose(1, 2).flatten(2))

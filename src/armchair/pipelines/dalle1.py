@@ -1,0 +1,239 @@
+"""DALL·E 1 as something to draw with: a tokenizer, an autoencoder, and a transformer.
+
+model = armchair.load("dalle1-scenes")
+pictures = model.generate("an armchair in the shape of an avocado", count=9, seed=0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from armchair.core.config import from_dict, to_dict
+from armchair.core.errors import BundleError, ConfigError, UsageError
+from armchair.core.images import to_pil
+from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
+from armchair.models.autoencoders.interface import ImageTokenizer
+from armchair.models.autoencoders.vqvae import VQVAE, VQVAEConfig
+from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
+from armchair.pipelines.bundle import Bundle, load_weights, write_bundle
+from armchair.sampling.tokens import sample
+from armchair.text.tokenizer import Tokenizer
+
+KIND = "dalle1"
+_BATCH_SIZE = 32  # pictures drawn at once
+_MAX_COUNT = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How tokens are drawn.
+
+    Attributes:
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_k: Draw among this many likeliest image tokens; None for all.
+        top_p: Draw among the likeliest image tokens that together have this probability; None for
+            all.
+        guidance_scale: 1 for none; above it, the caption counts for more.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    guidance_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 100:
+            raise ConfigError("temperature", got=self.temperature, expected="0 to 100")
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError("top_k", got=self.top_k, expected="at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ConfigError("top_p", got=self.top_p, expected="in (0, 1]")
+        if not 1 <= self.guidance_scale <= 100:
+            raise ConfigError("guidance_scale", got=self.guidance_scale, expected="1 to 100")
+
+
+def build_autoencoder(config: DiscreteVAEConfig | VQVAEConfig) -> ImageTokenizer:
+    """The image tokenizer that a configuration describes."""
+    return DiscreteVAE(config) if isinstance(config, DiscreteVAEConfig) else VQVAE(config)
+
+
+class DALLE1:
+    """A whole DALL·E 1.
+
+    Args:
+        tokenizer: Captions to tokens.
+        autoencoder: Codes to pictures and back.
+        transformer: Tokens to codes.
+        sampling: The settings that `generate` uses where it is given none.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        autoencoder: ImageTokenizer,
+        transformer: TextToImageTransformer,
+        *,
+        sampling: SamplingSettings | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.autoencoder = autoencoder
+        self.transformer = transformer
+        self.sampling = sampling or SamplingSettings()
+
+    @classmethod
+    def load(cls, bundle: Bundle, device: torch.device) -> DALLE1:
+        """Build the model of a checked bundle.
+
+        Raises:
+            BundleError: The bundle is of another kind, or its files do not fit together.
+        """
+        if bundle.kind != KIND:
+            raise BundleError(f"{bundle.path}: kind", got=bundle.kind, expected=KIND)
+        try:
+            config = from_dict(_BundleConfig, bundle.manifest["config"])
+        except ConfigError as error:
+            raise BundleError(f"{bundle.path}: {error}") from error
+        tokenizer = Tokenizer.load(bundle.path / "tokenizer.json")
+        autoencoder = build_autoencoder(config.autoencoder)
+        transformer = TextToImageTransformer(config.transformer)
+        for name, model in (("autoencoder", autoencoder), ("transformer", transformer)):
+            load_weights(bundle, name, model)
+            model.to(device).eval().requires_grad_(False)
+        return cls(tokenizer, autoencoder, transformer, sampling=config.sampling)
+
+    def save(self, folder: Any, *, about: dict[str, Any], card: str) -> Bundle:
+        """Write the model as a bundle; see `write_bundle`."""
+        tokenizer_path = folder / "tokenizer.json"
+        self.tokenizer.save(tokenizer_path)
+        config = _BundleConfig(
+            autoencoder=self.autoencoder.config,  # type: ignore[arg-type]
+            transformer=self.transformer.config,
+            sampling=self.sampling,
+        )
+        return write_bundle(
+            folder,
+            kind=KIND,
+            weights={"autoencoder": self.autoencoder, "transformer": self.transformer},
+            texts={"tokenizer.json": tokenizer_path.read_text("utf-8")},
+            config=to_dict(config),
+            about=about,
+            card=card,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.transformer.device
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        count: int = 1,
+        seed: int = 0,
+        truncate: bool = False,
+        batch_size: int = _BATCH_SIZE,
+        on_progress: Callable[[int, int], None] | None = None,
+        **settings: Any,
+    ) -> list[Image.Image]:
+        """Draw pictures.
+
+        Picture k of a prompt depends on the prompt, the seed, k, and the settings; not on what else
+        is drawn beside it.
+
+        Args:
+            prompts: One caption, or several.
+            count: Pictures of each, 1 to 10,000.
+            seed: Any integer.
+            truncate: Cut captions that are longer than the text context instead of refusing them.
+            batch_size: Pictures drawn at once.
+            on_progress: Called with (tokens drawn, tokens in all).
+            **settings: Fields of `SamplingSettings` that differ from `self.sampling`.
+
+        Returns:
+            `count` pictures of the first prompt, then of the next. Each picture's `info` says how
+            it was drawn.
+
+        Raises:
+            UsageError: A setting is out of range, or a prompt is empty or too long.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not texts:
+            raise UsageError("prompts", got=texts, expected="at least one")
+        if not 1 <= count <= _MAX_COUNT:
+            raise UsageError("count", got=count, expected=f"1 to {_MAX_COUNT:,}")
+        if batch_size < 1:
+            raise UsageError("batch_size", got=batch_size, expected="at least 1")
+        chosen = self._settings(settings)
+        text = torch.from_numpy(self.tokenizer.encode_batch(texts, truncate=truncate))
+        jobs = [(which, k) for which in range(len(texts)) for k in range(count)]
+        pictures: list[Image.Image] = []
+        for codes in self._draw(text, jobs, seed, chosen, batch_size, on_progress):
+            pictures += self.decode(codes)
+        for picture, (which, k) in zip(pictures, jobs, strict=True):
+            picture.info.update(
+                prompt=texts[which], seed=str(seed), index=str(k),
+                **{name: str(value) for name, value in asdict(chosen).items()},
+            )  # fmt: skip
+        return pictures
+
+    @torch.no_grad()
+    def decode(self, codes: Int[Tensor, "B h w"]) -> list[Image.Image]:
+        """The pictures that codes stand for."""
+        return to_pil(self.autoencoder.decode(codes.to(self.device)))
+
+    def _settings(self, changes: dict[str, Any]) -> SamplingSettings:
+        known = set(asdict(self.sampling))
+        for name in changes:
+            if name not in known:
+                raise UsageError(
+                    "generate", got=name, expected="settings among " + ", ".join(sorted(known))
+                )
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(self.sampling, **given)
+
+    @torch.no_grad()
+    def _draw(
+        self,
+        text: Int[Tensor, "P T"],
+        jobs: list[tuple[int, int]],
+        seed: int,
+        settings: SamplingSettings,
+        batch_size: int,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> Iterator[Int[Tensor, "B h w"]]:
+        tokens_each = self.transformer.config.image_length
+        total = len(jobs) * tokens_each
+        for start in range(0, len(jobs), batch_size):
+            part = jobs[start : start + batch_size]
+
+            def advance(drawn: int, start: int = start, size: int = len(part)) -> None:
+                if on_progress is not None:
+                    on_progress(start * tokens_each + drawn * size, total)
+
+            yield sample(
+                self.transformer,
+                text[[which for which, _ in part]].to(self.device),
+                keys=[(seed, k) for _, k in part],
+                temperature=settings.temperature,
+                top_k=settings.top_k,
+                top_p=settings.top_p,
+                guidance_scale=settings.guidance_scale,
+                on_progress=advance,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BundleConfig:
+    """The configs in a bundle's manifest."""
+
+    autoencoder: DiscreteVAEConfig | VQVAEConfig
+    transformer: TextToImageConfig
+    sampling: SamplingSettings

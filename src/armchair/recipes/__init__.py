@@ -1,0 +1,28 @@
+"""Recipes: functions that return full configurations, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from armchair.core.errors import UnknownNameError
+from armchair.recipes.dalle1_paper import dalle1_paper
+from armchair.recipes.dalle1_scenes import scenes, scenes_tiny, scenes_vqvae
+from armchair.training.dalle1 import DALLE1Recipe
+
+RECIPES: dict[str, Callable[[], DALLE1Recipe]] = {
+    "scenes": scenes,
+    "scenes-tiny": scenes_tiny,
+    "scenes-vqvae": scenes_vqvae,
+    "dalle1-paper": dalle1_paper,
+}
+
+
+def build_recipe(name: str) -> DALLE1Recipe:
+    """The recipe of this name.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    if name not in RECIPES:
+        raise UnknownNameError("recipe", name, RECIPES)
+    return RECIPES[name]()

@@ -1,0 +1,163 @@
+"""Training state on disk: whole or absent, checksummed, self-describing, and free of pickles.
+
+A checkpoint is a folder that appears under its name only once it is complete:
+
+    checkpoints/00051200/state.safetensors    model, average, optimizer: tensors only
+    checkpoints/00051200/manifest.json        checksum, counters, config, version, commit, seed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from armchair.core.errors import CheckpointError
+from armchair.core.files import output_error, sha256, write_json
+
+FORMAT = 1
+_STATE = "state.safetensors"
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        tensors: Named tensors.
+        about: JSON data: images_seen, config, version, commit, seed, and counters.
+    """
+
+    tensors: dict[str, Tensor]
+    about: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, images_seen: int, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Write a checkpoint under `folder`, then remove all but the newest `keep`.
+
+    Raises:
+        OutputError: It could not be written; older checkpoints are as they were.
+    """
+    target = folder / f"{images_seen:012d}"
+    temporary = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+        state = temporary / _STATE
+        save_file({name: t.contiguous() for name, t in checkpoint.tensors.items()}, state)
+        with state.open("rb") as file:
+            os.fsync(file.fileno())
+        manifest = {"format": FORMAT, "sha256": sha256(state), **checkpoint.about}
+        write_json(temporary / _MANIFEST, manifest)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+        temporary = None
+    except SafetensorError as error:  # what safetensors makes of a full disk
+        raise output_error(target, OSError(str(error))) from error
+    except OSError as error:
+        raise output_error(target, error) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    for leftover in folder.glob(".writing-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return target
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints under `folder`, oldest first; unfinished ones do not count."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if re.fullmatch(r"\d{12}", path.name))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint and check it against its manifest.
+
+    Raises:
+        CheckpointError: It is incomplete, altered, or of another format.
+    """
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise CheckpointError(f"{path / _MANIFEST}", got=manifest, expected=f"format {FORMAT}")
+        found = sha256(path / _STATE)
+        if found != manifest.get("sha256"):
+            raise CheckpointError(
+                str(path / _STATE), got=f"sha256 {found[:12]}…", expected="what its manifest says"
+            )
+        return Checkpoint(load_file(path / _STATE), manifest)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error})") from error
+
+
+def load_newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that is whole; a damaged one is refused by name.
+
+    Args:
+        folder: Where checkpoints are.
+        warn: Told of each damaged checkpoint that was passed over.
+
+    Returns:
+        None where there is no checkpoint yet.
+
+    Raises:
+        CheckpointError: There are checkpoints, and all are damaged.
+    """
+    paths = list_checkpoints(folder)
+    for path in reversed(paths):
+        try:
+            return load_checkpoint(path)
+        except CheckpointError as error:
+            warn(f"refused a damaged checkpoint: {error}")
+    if paths:
+        raise CheckpointError(
+            f"{folder}: every checkpoint is damaged",
+            hint="remove this folder to start this stage anew",
+        )
+    return None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """An optimizer's state as named tensors.
+
+    Args:
+        optimizer: Its state belongs to parameters in the order of its groups.
+        names: A name for each parameter, in that order.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {
+        f"{name}/{key}": value
+        for name, parameter in zip(names, parameters, strict=True)
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]
+) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    by_name = dict(zip(names, parameters, strict=True))
+    for full_name, tensor in tensors.items():
+        name, key = full_name.rsplit("/", 1)
+        parameter = by_name[name]
+        kept = tensor if key == "step" else tensor.to(parameter.device)
+        if tensor.shape == parameter.shape:  # the layout (channels last, say) decides rounding
+            kept = torch.empty_like(parameter).copy_(kept)
+        optimizer.state[parameter][key] = kept

@@ -1,0 +1,399 @@
+"""DALL·E 1 from captioned pictures to a bundle, stage by stage.
+
+    tokenizer → autoencoder → codes → transformer → bundle
+
+Each stage leaves its result in the run's folder and does nothing where that result is whole, so an
+interrupted run goes on where it was:
+
+    RUN/recipe.json       what is being trained
+    RUN/tokenizer.json    stage 1
+    RUN/autoencoder/      stage 2: checkpoints/, metrics.jsonl, previews/
+    RUN/codes/            stage 3: each picture encoded once
+    RUN/transformer/      stage 4: checkpoints/, metrics.jsonl, previews/
+    RUN/bundle/           stage 5: what `armchair generate --model` reads
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from armchair.core.config import first_difference, to_dict
+from armchair.core.device import autocast, resolve_precision
+from armchair.core.errors import CheckpointError, ConfigError, DataError, UsageError
+from armchair.core.files import make_folder, write_json
+from armchair.core.images import to_tensor
+from armchair.core.provenance import commit, hardware, today, version
+from armchair.core.random import fold, numpy_generator
+from armchair.data.code_store import CodeStore, Encoded, write_codes
+from armchair.data.sources import DataConfig, open_data
+from armchair.data.transforms import augment_for_transformer, center_crop
+from armchair.data.types import CaptionedPictures
+from armchair.models.autoencoders.dvae import DiscreteVAEConfig
+from armchair.models.autoencoders.interface import ImageTokenizer
+from armchair.models.autoencoders.vqvae import VQVAEConfig
+from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
+from armchair.pipelines.card import model_card
+from armchair.pipelines.dalle1 import DALLE1, build_autoencoder
+from armchair.text.tokenizer import Tokenizer, TokenizerConfig
+from armchair.training.checkpoint import load_newest
+from armchair.training.examples import CaptionedCodes, PictureExamples
+from armchair.training.loop import TrainingConfig, train
+from armchair.training.objective import Objective
+from armchair.training.objectives import autoencoder_objective
+from armchair.training.objectives.discrete_vae import DiscreteVAELossConfig
+from armchair.training.objectives.text_to_image import (
+    TextToImageLossConfig,
+    TextToImageObjective,
+)
+from armchair.training.objectives.vqvae import VQVAELossConfig
+from armchair.training.observers import Observer
+
+Stage = Literal["tokenizer", "autoencoder", "codes", "transformer", "bundle"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DALLE1Recipe:
+    """Everything that decides what a run makes.
+
+    Attributes:
+        name: The recipe's name.
+        description: What the model card says of the model.
+        data: The pictures.
+        tokenizer: How captions become tokens.
+        autoencoder: The first stage's shape: a discrete VAE, or a VQ-VAE.
+        autoencoder_loss: Its loss, of the same kind.
+        autoencoder_training: How it is trained.
+        augment: Crop, shrink and flip the autoencoder's pictures at random.
+        transformer: The second stage's shape.
+        transformer_loss: Its loss.
+        transformer_training: How it is trained.
+    """
+
+    name: str
+    description: str = ""
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    autoencoder: DiscreteVAEConfig | VQVAEConfig
+    autoencoder_loss: DiscreteVAELossConfig | VQVAELossConfig
+    autoencoder_training: TrainingConfig
+    augment: bool = True
+    transformer: TextToImageConfig
+    transformer_loss: TextToImageLossConfig
+    transformer_training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        of_dvae = isinstance(self.autoencoder, DiscreteVAEConfig)
+        if of_dvae != isinstance(self.autoencoder_loss, DiscreteVAELossConfig):
+            raise ConfigError(
+                "autoencoder_loss",
+                got=type(self.autoencoder_loss).__name__,
+                expected=f"the loss of a {type(self.autoencoder).__name__}",
+            )
+        wanted = {
+            "text_vocab_size": ("tokenizer.vocab_size", self.tokenizer.vocab_size),
+            "text_length": ("tokenizer.context_length", self.tokenizer.context_length),
+            "image_vocab_size": ("autoencoder.codebook_size", self.autoencoder.codebook_size),
+            "grid_size": ("the autoencoder's grid", self.autoencoder.grid_size),
+        }
+        for name, (source, value) in wanted.items():
+            if getattr(self.transformer, name) != value:
+                raise ConfigError(
+                    f"transformer.{name}",
+                    got=getattr(self.transformer, name),
+                    expected=f"{value}, as {source}",
+                )
+
+
+class DALLE1Run:
+    """A run of a recipe in a folder.
+
+    Args:
+        recipe: What to train.
+        folder: Where; made if it is not there.
+        device: Where to compute.
+        observe: Gives the observer of a stage, by its name and folder.
+
+    Raises:
+        CheckpointError: The folder holds a run of another recipe.
+        OutputError: The folder cannot be written to.
+    """
+
+    def __init__(
+        self,
+        recipe: DALLE1Recipe,
+        folder: Path,
+        *,
+        device: torch.device,
+        observe: Callable[[Stage, Path], Observer],
+    ) -> None:
+        self.recipe = recipe
+        self._data: tuple[CaptionedPictures, CaptionedPictures] | None = None
+        self.folder = make_folder(folder)
+        self.device = device
+        self.observe = observe
+        self._claim_folder()
+
+    def run(self, stage: Stage | None = None) -> Path:
+        """Walk the stages that are not done; or do one, whose predecessors must be done.
+
+        Returns:
+            The folder or file of the last stage.
+
+        Raises:
+            UsageError: An earlier stage is not done.
+            Interrupted: Ctrl-C; what was done is saved.
+        """
+        result = self.folder
+        for name in STAGES if stage is None else (stage,):
+            result = getattr(self, f"_{name}")()
+        return result
+
+    # The stages
+
+    def _tokenizer(self) -> Path:
+        path = self.folder / "tokenizer.json"
+        if not path.exists():
+            captions = (c for i in range(len(self.pictures)) for c in self.pictures.captions(i))
+            Tokenizer.train(captions, self.recipe.tokenizer).save(path)
+        return path
+
+    def _autoencoder(self) -> Path:
+        recipe = self.recipe
+        model = _seeded(recipe.autoencoder_training.seed, self._build_autoencoder)
+        objective = autoencoder_objective(model, self.validation_images, recipe.autoencoder_loss)
+        examples = PictureExamples(
+            self.pictures,
+            size=recipe.autoencoder.image_size,
+            seed=recipe.autoencoder_training.seed,
+            augment=recipe.augment,
+        )
+        return self._train("autoencoder", objective, examples, recipe.autoencoder_training)
+
+    def _codes(self) -> Path:
+        folder = self.folder / "codes"
+        observer = self.observe("codes", folder)
+        total = len(self.pictures) * self.recipe.data.views
+        model = self._trained(
+            "autoencoder", self._build_autoencoder(), self.recipe.autoencoder_training
+        )
+        observer.start(0, total)
+        about = {"recipe": to_dict(self.recipe.autoencoder), "data": to_dict(self.recipe.data)}
+        try:
+            write_codes(
+                folder,
+                total,
+                lambda indices: self._encode(model, indices),
+                about=about,
+                advance=observer.advance,
+            )
+        finally:
+            observer.stop()
+        return folder
+
+    def _transformer(self) -> Path:
+        recipe = self.recipe
+        seed = recipe.transformer_training.seed
+        model = _seeded(seed, lambda: TextToImageTransformer(recipe.transformer))
+        validation_codes, validation_text = self._validation_codes()
+        objective = TextToImageObjective(
+            model.to(self.device),
+            recipe.transformer_loss,
+            text=validation_text,
+            codes=validation_codes,
+            decode=self._decoder(),
+        )
+        examples = CaptionedCodes(
+            CodeStore(self._done(self.folder / "codes" / "manifest.json", "codes").parent),
+            self.text_tokenizer,
+            seed=seed,
+            dropout=recipe.tokenizer.dropout,
+        )
+        return self._train("transformer", objective, examples, recipe.transformer_training)
+
+    def _bundle(self) -> Path:
+        recipe = self.recipe
+        pipeline = DALLE1(
+            self.text_tokenizer,
+            self._trained("autoencoder", self._build_autoencoder(), recipe.autoencoder_training),
+            self._trained(
+                "transformer",
+                TextToImageTransformer(recipe.transformer),
+                recipe.transformer_training,
+            ),
+        )
+        folder = self.folder / "bundle"
+        about = {
+            "recipe": self._identity(),
+            "description": recipe.description,
+            "command": f"armchair train {recipe.name}",
+            "hardware": hardware(self.device),
+            "date": today(),
+        }
+        pipeline.save(folder, about=about, card=model_card(recipe.name, about, None))
+        return folder
+
+    # What the stages need
+
+    def open_data(
+        self, on_progress: Callable[[int, int], None] | None = None
+    ) -> tuple[CaptionedPictures, CaptionedPictures]:
+        """Training and validation pictures; a folder's are checked once, with (done, total)."""
+        if self._data is None:
+            self._data = open_data(
+                self.recipe.data,
+                image_size=self.recipe.autoencoder.image_size,
+                rejected=self.folder / "rejected.jsonl",
+                on_progress=on_progress,
+            )
+        return self._data
+
+    @property
+    def pictures(self) -> CaptionedPictures:
+        """The training pictures."""
+        return self.open_data()[0]
+
+    @cached_property
+    def validation_images(self) -> Tensor:
+        """Pictures that are never trained on, B 3 H W in [-1, 1]."""
+        pictures = self.open_data()[1]
+        count = min(len(pictures), self.recipe.data.num_validation)
+        if not count:
+            raise DataError("no pictures are left for validation", hint="add more pictures")
+        size = self.recipe.autoencoder.image_size
+        return to_tensor(np.stack([center_crop(pictures.pixels(i), size) for i in range(count)]))
+
+    @cached_property
+    def text_tokenizer(self) -> Tokenizer:
+        """The trained tokenizer."""
+        return Tokenizer.load(self._done(self.folder / "tokenizer.json", "tokenizer"))
+
+    def _build_autoencoder(self) -> ImageTokenizer:
+        model = build_autoencoder(self.recipe.autoencoder)
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _train(
+        self, stage: Stage, objective: Objective, examples: Any, config: TrainingConfig
+    ) -> Path:
+        folder = self.folder / stage
+        train(
+            objective,
+            examples,
+            config,
+            folder / "checkpoints",
+            identity=self._identity(),
+            observer=self.observe(stage, folder),
+        )
+        return folder
+
+    def _trained(self, stage: Stage, model: Any, config: TrainingConfig) -> Any:
+        """A model with the averaged parameters of a finished stage."""
+        folder = self.folder / stage / "checkpoints"
+        checkpoint = load_newest(folder, self.observe(stage, folder.parent).message)
+        if checkpoint is None or checkpoint.about["images_seen"] < config.num_images:
+            raise UsageError(
+                f"the stage {stage} of {self.folder} is not done", hint=f"run --stage {stage} first"
+            )
+        state = {
+            name.removeprefix("average/"): tensor
+            for name, tensor in checkpoint.tensors.items()
+            if name.startswith("average/")
+        }
+        model.load_state_dict(state)
+        return model.to(self.device).eval().requires_grad_(False)
+
+    def _done(self, path: Path, stage: Stage) -> Path:
+        if not path.exists():
+            raise UsageError(
+                f"the stage {stage} of {self.folder} is not done", hint=f"run --stage {stage} first"
+            )
+        return path
+
+    def _encode(self, model: ImageTokenizer, indices: range) -> Encoded:
+        """Codes and captions of views: view v of picture i is number v·pictures + i."""
+        size, codes, captions = self.recipe.autoencoder.image_size, [], []
+        for start in range(indices.start, indices.stop, 64):
+            views = []
+            for number in range(start, min(start + 64, indices.stop)):
+                view, index = divmod(number, len(self.pictures))
+                pixels = self.pictures.pixels(index)
+                generator = numpy_generator("view", self.recipe.data.seed, number)
+                views.append(
+                    augment_for_transformer(pixels, size, generator)
+                    if view
+                    else center_crop(pixels, size)
+                )
+                captions.append(self.pictures.captions(index))
+            codes.append(self._encode_images(model, to_tensor(np.stack(views))).numpy())
+        return np.concatenate(codes), captions
+
+    @torch.no_grad()
+    def _encode_images(self, model: ImageTokenizer, images: Tensor) -> Tensor:
+        images = images.to(self.device, memory_format=torch.channels_last)
+        with autocast(self.device, self._dtype):
+            return model.encode(images).cpu()
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return resolve_precision(self.recipe.autoencoder_training.precision, self.device)
+
+    def _validation_codes(self) -> tuple[Tensor, Tensor]:
+        model = self._trained(
+            "autoencoder", self._build_autoencoder(), self.recipe.autoencoder_training
+        )
+        codes = torch.cat([self._encode_images(model, b) for b in self.validation_images.split(64)])
+        captions = [self.open_data()[1].captions(index)[0] for index in range(len(codes))]
+        text = self.text_tokenizer.encode_batch(captions, truncate=True)
+        return codes, torch.from_numpy(text)
+
+    def _decoder(self) -> Callable[[Tensor], Tensor]:
+        model = self._trained(
+            "autoencoder", self._build_autoencoder(), self.recipe.autoencoder_training
+        )
+        return lambda codes: model.decode(codes).float()
+
+    def _identity(self) -> dict[str, Any]:
+        return {"config": to_dict(self.recipe), "version": version(), "commit": commit()}
+
+    def _claim_folder(self) -> None:
+        """Record the recipe, or check that the folder is this recipe's."""
+        path = self.folder / "recipe.json"
+        wanted = to_dict(self.recipe)
+        if path.exists():
+            difference = first_difference(json.loads(path.read_text()), wanted)
+            if difference:
+                name, before, now = difference
+                raise CheckpointError(
+                    f"{self.folder} holds a run of another recipe: {name}",
+                    got=now,
+                    expected=f"{before!r}, as the run began",
+                    hint="choose another --out, or give the same options as before",
+                )
+        else:
+            write_json(path, wanted)
+
+
+def _seeded(seed: int, build: Callable[[], nn.Module]) -> Any:
+    """Build a model whose initial parameters are a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(fold("initial parameters", seed))
+        return build()
+
+
+def with_training(recipe: DALLE1Recipe, **changes: Any) -> DALLE1Recipe:
+    """The same recipe with fields of both stages' `TrainingConfig` replaced, such as the seed."""
+    return dataclasses.replace(
+        recipe,
+        autoencoder_training=dataclasses.replace(recipe.autoencoder_training, **changes),
+        transformer_training=dataclasses.replace(recipe.transformer_training, **changes),
+    )

@@ -1,0 +1,80 @@
+"""What each stage sees: pictures for the autoencoder, captions and codes for the transformer."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from armchair.core.images import to_tensor
+from armchair.core.random import numpy_generator
+from armchair.data.code_store import CodeStore
+from armchair.data.transforms import augment_for_autoencoder
+from armchair.data.types import CaptionedPictures
+from armchair.text.tokenizer import Tokenizer
+
+
+class PictureExamples:
+    """Pictures of one size as "images" in [-1, 1].
+
+    Args:
+        pictures: The data set.
+        size: Side in pixels.
+        seed: Keys the random crops.
+        augment: Crop, shrink and flip at random (appendix A.2, listing 1); pictures that have the
+            size already may then be flipped, so a world where left and right matter wants it off.
+    """
+
+    def __init__(self, pictures: CaptionedPictures, *, size: int, seed: int, augment: bool) -> None:
+        self.pictures = pictures
+        self.size = size
+        self.seed = seed
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def example(self, index: int, position: int) -> dict[str, Tensor]:
+        """Picture `index`, cropped as position `position` of the run has it."""
+        pixels = self.pictures.pixels(index)
+        if self.augment:
+            generator = numpy_generator("augment", self.seed, position)
+            pixels = augment_for_autoencoder(pixels, self.size, generator)
+        return {"images": to_tensor(pixels)}
+
+
+class CaptionedCodes:
+    """Captions as "text" and image codes as "codes".
+
+    Each position of the run draws one of the picture's wordings and its own BPE dropout.
+
+    Args:
+        codes: The codes and captions.
+        tokenizer: Encodes the captions; those that are too long are cut.
+        seed: Keys the choices.
+        dropout: Of merges, in [0, 1].
+    """
+
+    def __init__(
+        self, codes: CodeStore, tokenizer: Tokenizer, *, seed: int, dropout: float
+    ) -> None:
+        self.codes = codes
+        self.tokenizer = tokenizer
+        self.seed = seed
+        self.dropout = dropout
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def example(self, index: int, position: int) -> dict[str, Tensor]:
+        """The codes of picture `index`, with a wording drawn for position `position`."""
+        generator = numpy_generator("caption", self.seed, position)
+        wordings = self.codes.captions(index)
+        caption = wordings[int(generator.integers(len(wordings)))]
+        text = self.tokenizer.encode_batch(
+            [caption], truncate=True, dropout=self.dropout, generator=generator
+        )
+        return {
+            "text": torch.from_numpy(text[0]),
+            "codes": torch.from_numpy(np.asarray(self.codes.codes(index))),
+        }

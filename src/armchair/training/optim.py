@@ -1,0 +1,120 @@
+"""AdamW with decay only where it belongs, and the average of a model's iterates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from armchair.core.errors import ConfigError
+from armchair.core.schedules import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How parameters move.
+
+    Attributes:
+        learning_rate: Step size as a function of progress.
+        betas: Decays of AdamW's first and second moment.
+        epsilon: Added to the root of the second moment.
+        weight_decay: Decoupled decay of matrices and kernels; norms, biases and embeddings have
+            none.
+        clip_norm: Largest norm of the whole gradient.
+        average_decay: Decay of the moving average of the parameters; 0 for none.
+        average_every: Updates between two contributions to that average.
+    """
+
+    learning_rate: Schedule
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    average_decay: float = 0.999
+    average_every: int = 1
+
+    def __post_init__(self) -> None:
+        for beta in self.betas:
+            if not 0 <= beta < 1:
+                raise ConfigError("betas", got=self.betas, expected="each in [0, 1)")
+        if self.clip_norm <= 0:
+            raise ConfigError("clip_norm", got=self.clip_norm, expected="above 0")
+        if self.weight_decay < 0:
+            raise ConfigError("weight_decay", got=self.weight_decay, expected="at least 0")
+        if not 0 <= self.average_decay < 1:
+            raise ConfigError("average_decay", got=self.average_decay, expected="in [0, 1)")
+        if self.average_every < 1:
+            raise ConfigError("average_every", got=self.average_every, expected="at least 1")
+
+
+def decayed_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters that weight decay applies to: matrices and kernels of layers.
+
+    Biases, gains of norms, and embeddings (a table of which each row is rarely used) are left out.
+    """
+    embeddings = {
+        f"{name}.weight" if name else "weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding)
+    }
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.ndim >= 2 and name not in embeddings
+    }
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over two groups of parameters: decayed and not."""
+    decayed = decayed_parameters(model)
+    named = list(model.named_parameters())
+    groups = [
+        {"params": [p for n, p in named if n in decayed], "weight_decay": config.weight_decay},
+        {"params": [p for n, p in named if n not in decayed], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate(0.0),
+        betas=config.betas,
+        eps=config.epsilon,
+        fused=True,
+    )
+
+
+class IterateAverage:
+    """The exponential moving average of a model's parameters, which is what samples and ships.
+
+    Early on the decay grows as (1 + n) / (10 + n), so that the start does not linger. Buffers are
+    copied, not averaged.
+
+    Args:
+        model: The model to follow.
+        decay: The decay that the average settles to; 0 keeps the newest parameters.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.contributions = 0
+        self.state = {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average toward the model's parameters."""
+        decay = min(self.decay, (1 + self.contributions) / (10 + self.contributions))
+        self.contributions += 1
+        averaged, current = [], []
+        parameters = {name for name, _ in model.named_parameters()}
+        for name, tensor in model.state_dict().items():
+            if name in parameters and tensor.is_floating_point():
+                averaged.append(self.state[name])
+                current.append(tensor.detach())
+            else:
+                self.state[name].copy_(tensor)
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+    def load(self, state: dict[str, Tensor], contributions: int) -> None:
+        """Go on from a saved average."""
+        for name, tensor in self.state.items():
+            tensor.copy_(state[name])
+        self.contributions = contributions

@@ -1,0 +1,47 @@
+"""Curves of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from armchair.core.errors import UsageError
+from armchair.core.files import atomic_path
+from armchair.training.observers import read_metrics
+
+_COLUMNS = 3
+
+
+def plot_metrics(metrics: Path, picture: Path, *, title: str) -> None:
+    """Draw a panel for each number of a metrics.jsonl, training and validation together.
+
+    Raises:
+        UsageError: matplotlib is missing, or there is nothing to draw yet.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        hint = "pip install 'armchair[plots]'"
+        raise UsageError("matplotlib is not installed", hint=hint) from error
+    rows = read_metrics(metrics)
+    names = sorted({name for row in rows for name in row} - {"kind", "images_seen"})
+    if not names:
+        raise UsageError(f"{metrics} holds no numbers yet", hint="let the run go on a little")
+    height = -(-len(names) // _COLUMNS)
+    figure = Figure(figsize=(4.5 * _COLUMNS, 3 * height), layout="constrained")
+    figure.suptitle(title)
+    for place, name in enumerate(names, start=1):
+        axes = figure.add_subplot(height, _COLUMNS, place)
+        for kind, style in (("train", {"linewidth": 1}), ("validation", {"marker": "o"})):
+            points = [
+                (row["images_seen"], row[name])
+                for row in rows
+                if row["kind"] == kind and row.get(name) is not None
+            ]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=kind, **style)
+        axes.set_title(name.replace("_", " "), fontsize=10)
+        axes.set_xlabel("pictures seen", fontsize=8)
+        axes.legend(fontsize=7)
+        axes.grid(alpha=0.3)
+    with atomic_path(picture) as path:
+        figure.savefig(path, format="png", dpi=110)
