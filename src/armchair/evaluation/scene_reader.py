@@ -32,10 +32,12 @@ from armchair.evaluation.scene_fit import WORKING_SIZE, Box, FigureFitter, Fit
 
 ATTRIBUTES = ("object", "material", "background", "size", "relation")
 
-_NOMINAL = {name: np.float32(colour) for name, colour in BACKGROUND_COLOURS.items()}
+_NOMINAL = {
+    name: np.asarray(colour, dtype=np.float32) for name, colour in BACKGROUND_COLOURS.items()
+}
 
 _FRAME = 2  # pixels at the edge in which only background is expected
-_MAX_BACKGROUND_SHIFT = 40.0  # levels (Euclidean) from the nominal colour
+_MAX_BACKGROUND_SHIFT = 24.0  # levels (Euclidean) from the nominal colour; two are 49 apart
 _MIN_PLAIN_FRAME = 0.85  # share of the frame within _CONTRAST of its median colour
 _CONTRAST = 45.0  # levels by which a figure stands out, or a colour is another
 _EXTENTS = (0.33, 0.9)  # of a figure's longest side, in units of the picture's side

@@ -51,7 +51,7 @@ def scenes() -> DALLE1Recipe:
             restart_until=0.7,
         ),
         autoencoder_training=TrainingConfig(
-            num_images=180_000,
+            num_images=140_000,
             batch_size=16,
             optimizer=OptimizerConfig(
                 learning_rate=Schedule.of(

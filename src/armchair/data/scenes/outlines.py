@@ -1,8 +1,8 @@
 """Closed outlines, from which objects and patterns are put together.
 
-Every outline is a polygon, an array of shape (corners, 2): x to the right, y downwards, in whatever unit its user
-draws in; angles are in degrees, 0 to the right, growing clockwise. Curves are polygons of enough
-corners to look round at 256 pixels.
+Every outline is a polygon, an array of shape (corners, 2): x to the right, y downwards, in
+whatever unit its user draws in; angles are in degrees, 0 to the right, growing clockwise. Curves
+are polygons of enough corners to look round at 256 pixels.
 
     ellipse(48, 60, 36, 31)                            a teapot's body
     band(78, 58, 22, 12, angles=(-100, 110))           its handle
