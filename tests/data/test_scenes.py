@@ -194,7 +194,7 @@ def test_every_object_shows_all_of_a_material():
 def test_patterns_stay_in_their_circle():
     for material in PALETTES.values():
         for outline, _ in material.pattern:
-            assert np.hypot(*outline.T).max() <= 1.05
+            assert np.hypot(*outline.T).max() < 1.06
 
 
 def test_outer_and_trim_colours_stand_apart_from_every_background():
@@ -213,7 +213,7 @@ def test_backgrounds_are_apart_from_each_other():
 
 @pytest.mark.parametrize("size", [64, 128, 256])
 def test_a_picture_has_its_colours_and_a_clean_frame(size):
-    for index in range(20):
+    for index in range(8):
         one = scene(5, index)
         pixels = draw(one, size)
         assert pixels.shape == (size, size, 3)
@@ -223,6 +223,12 @@ def test_a_picture_has_its_colours_and_a_clean_frame(size):
         shown = {tuple(colour) for colour in pixels.reshape(-1, 3).tolist()}
         for _, material in one.pairs:
             assert {PALETTES[material].outer, PALETTES[material].inner} <= shown
+
+
+def test_the_same_picture_on_every_machine():
+    """Golden, with a little room for how releases of Pillow round a polygon's edge."""
+    assert draw(scene(0, 0), 64).mean((0, 1)) == pytest.approx([237.5, 181.0, 175.6], abs=0.5)
+    assert draw(scene(0, 3), 128).mean((0, 1)) == pytest.approx([189.2, 159.3, 219.0], abs=0.5)
 
 
 def test_all_sizes_show_the_same_scene():
@@ -255,8 +261,9 @@ def test_all_pairs_look_different():
         for material in MATERIALS
     ]
     flat = np.stack([picture.ravel() for picture in pictures])
-    distances = np.sqrt(np.square(flat[:, None] - flat[None]).mean(-1))
-    assert distances[~np.eye(len(flat), dtype=bool)].min() > 8
+    squares = np.square(flat).mean(1)
+    distances = squares[:, None] + squares - 2 * flat @ flat.T / flat.shape[1]
+    assert distances[~np.eye(len(flat), dtype=bool)].min() > 8**2
 
 
 def test_drawing_is_fast():

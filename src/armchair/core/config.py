@@ -87,32 +87,34 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return _convert_tuple(typing.get_args(hint), value, path)
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, path=path)
-    if hint is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(_require(number, value, path, "a number"))
-    if hint is int:
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return _require(whole, value, path, "a whole number")
-    if hint in (str, bool, type(None)):
-        return _require(isinstance(value, hint), value, path, f"a {hint.__name__}")
-    raise TypeError(f"{path}: configurations cannot hold {hint!r}")
+    if hint in (float, int):
+        allowed = (int, float) if hint is float else (int,)
+        fits = isinstance(value, allowed) and not isinstance(value, bool)
+        what = "a number" if hint is float else "a whole number"
+        return hint(_require(fits, value, path, what))
+    if hint not in (str, bool, type(None)):
+        raise TypeError(f"{path}: configurations cannot hold {hint!r}")
+    return _require(isinstance(value, hint), value, path, f"a {hint.__name__}")
 
 
 def _convert_union(options: tuple[Any, ...], value: Any, path: str) -> Any:
     if value is None and type(None) in options:
         return None
-    configs = {o.__name__: o for o in options if dataclasses.is_dataclass(o)}
+    configs = {
+        o.__name__: o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)
+    }
     if isinstance(value, dict) and configs:
         name = value.get("type", "")
         if name not in configs:
             raise UnknownNameError(f"{path}.type", str(name), configs)
-        return from_dict(typing.cast(type, configs[name]), value, path=path)
+        return from_dict(configs[name], value, path=path)
     for option in options:
         try:
             return _convert(option, value, path)
         except ConfigError:
             continue
-    raise ConfigError(path, got=value, expected=" or ".join(str(o) for o in options))
+    names = ("None" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
+    raise ConfigError(path, got=value, expected=" or ".join(names))
 
 
 def _convert_tuple(items: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from armchair.core.files import atomic_path
 
 def to_tensor(pixels: UInt8[np.ndarray, "*B H W 3"]) -> Float[Tensor, "*B 3 H W"]:
     """8-bit pixels, 0 to 255, to a float32 tensor in [-1, 1]."""
-    channels_first = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3)))
+    channels_first = torch.from_numpy(np.moveaxis(pixels, -1, -3).copy())
     return channels_first.float().div_(127.5).sub_(1.0)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from armchair.core.errors import ConfigError
 
@@ -32,6 +32,11 @@ class Knot:
     at: float
     value: float
     shape: Shape = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.shape not in get_args(Shape):
+            expected = "one of " + ", ".join(get_args(Shape))
+            raise ConfigError("shape", got=self.shape, expected=expected)
 
 
 @dataclass(frozen=True, kw_only=True)

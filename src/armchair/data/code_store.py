@@ -49,13 +49,7 @@ def write_codes(
         OutputError: The disk is full or read-only.
     """
     make_folder(folder)
-    note = folder / "about.json"
-    if note.exists() and json.loads(note.read_text()) != about:
-        raise DataError(
-            f"{folder} holds codes of another autoencoder or data set",
-            hint="remove this folder to encode anew",
-        )
-    write_json(note, about)
+    _claim(folder, {**about, "pictures": num_pictures})
     if (folder / "manifest.json").exists():
         advance(num_pictures)
         return
@@ -74,6 +68,21 @@ def write_codes(
             write_text(folder / f"{name}.jsonl", "".join(lines))
         advance(indices.stop)
     write_json(folder / "manifest.json", _manifest(folder, len(shards), num_pictures))
+
+
+def _claim(folder: Path, about: dict[str, Any]) -> None:
+    """Record what the codes are made of, or check that the folder's are made of the same."""
+    note = folder / "about.json"
+    try:
+        same = not note.exists() or json.loads(note.read_text("utf-8")) == about
+    except ValueError:
+        same = False
+    if not same:
+        raise DataError(
+            f"{folder} holds codes of another autoencoder or data set",
+            hint="remove this folder to encode anew",
+        )
+    write_json(note, about)
 
 
 def _manifest(folder: Path, num_shards: int, num_pictures: int) -> dict[str, Any]:
@@ -97,7 +106,9 @@ class CodeStore:
 
     def __init__(self, folder: Path) -> None:
         try:
-            manifest = json.loads((folder / "manifest.json").read_text())
+            manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+            if manifest["format"] != _FORMAT:
+                raise DataError(str(folder), got=manifest["format"], expected=f"format {_FORMAT}")
             checksums = manifest["sha256"]
             for name, expected in checksums.items():
                 if sha256(folder / name) != expected:
@@ -108,11 +119,11 @@ class CodeStore:
             shards = sorted(name for name in checksums if name.endswith(".npy"))
             self._codes = [np.load(folder / name, mmap_mode="r") for name in shards]
             self._captions = [
-                json.loads(line)
+                wordings
                 for name in shards
-                for line in (folder / name).with_suffix(".jsonl").read_text("utf-8").splitlines()
+                for wordings in _read_captions((folder / name).with_suffix(".jsonl"))
             ]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"the codes in {folder} cannot be read ({error})") from error
 
     def __len__(self) -> int:
@@ -130,3 +141,8 @@ class CodeStore:
     def all_captions(self) -> Iterable[str]:
         """Every caption, picture after picture."""
         return (caption for wordings in self._captions for caption in wordings)
+
+
+def _read_captions(path: Path) -> list[list[str]]:
+    """A list of captions from each line; only a line feed ends one, as captions hold the others."""
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]

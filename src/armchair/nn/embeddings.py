@@ -5,7 +5,7 @@ Source: "Zero-Shot Text-to-Image Generation", section 2.2 and figure 10.
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 
@@ -25,7 +25,7 @@ class TextEmbedding(nn.Module):
         self.token = nn.Embedding(vocab_size + text_length, dim)
         self.position = nn.Embedding(text_length, dim)
 
-    def forward(self, text: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+    def forward(self, text: Int64[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Embed whole texts, padded to their length."""
         return self.token(text) + self.position.weight
 
@@ -45,7 +45,7 @@ class ImageEmbedding(nn.Module):
         self.row = nn.Embedding(grid_size, dim)
         self.column = nn.Embedding(grid_size, dim)
 
-    def forward(self, codes: Int[Tensor, "B S"], *, start: int = 0) -> Float[Tensor, "B S D"]:
+    def forward(self, codes: Int64[Tensor, "B S"], *, start: int = 0) -> Float[Tensor, "B S D"]:
         """Embed the image tokens from raster position `start` on."""
         grid = self.row.weight[:, None] + self.column.weight[None, :]  # H W D
         return self.token(codes) + grid.flatten(0, 1)[start : start + codes.shape[1]]

@@ -8,6 +8,7 @@ Source: "Zero-Shot Text-to-Image Generation" (arXiv 2102.12092), appendix A.1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ class BottleneckBlock(nn.Module):
         widths = (in_channels, hidden, hidden, hidden, out_channels)
         self.convolutions = nn.ModuleList(
             convolution(*pair, size)
-            for pair, size in zip(zip(widths, widths[1:], strict=False), kernel_sizes, strict=True)
+            for pair, size in zip(pairwise(widths), kernel_sizes, strict=True)
         )
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else convolution(in_channels, out_channels, 1)

@@ -70,7 +70,10 @@ class Bundle:
 
 
 def find_bundle(name: str) -> Path:
-    """Where a bundle is: a local folder, a shipped model, or a Hugging Face repository "owner/name".
+    """Where a bundle is.
+
+    Args:
+        name: A local folder, a shipped model, or a Hugging Face repository "owner/name".
 
     Raises:
         UnknownNameError: There is none of this name.

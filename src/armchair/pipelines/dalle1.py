@@ -214,7 +214,7 @@ class DALLE1:
         for start in range(0, len(jobs), batch_size):
             part = jobs[start : start + batch_size]
 
-            def advance(drawn: int, start: int = start, size: int = len(part)) -> None:
+            def advance(drawn: int, _: int, start: int = start, size: int = len(part)) -> None:
                 if on_progress is not None:
                     on_progress(start * tokens_each + drawn * size, total)
 
@@ -226,7 +226,7 @@ class DALLE1:
                 top_k=settings.top_k,
                 top_p=settings.top_p,
                 guidance_scale=settings.guidance_scale,
-                on_progress=advance,
+                progress=advance,
             )
 
 

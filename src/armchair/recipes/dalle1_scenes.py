@@ -42,20 +42,20 @@ def scenes() -> DALLE1Recipe:
             initial_precision=0.6,
         ),
         autoencoder_loss=DiscreteVAELossConfig(
-            temperature=Schedule.of(1.0, (0.6, 1 / 16, "cosine")),
+            temperature=Schedule.of(1.0, (0.5, 0.5, "cosine")),
             kl_weight=Schedule.of(0.0),
-            noise=Schedule.of(0.0, (0.4, 1.0, "linear")),
+            noise=Schedule.of(0.0, (0.25, 0.5, "linear"), (1.0, 1.0, "linear")),
             reconstruction="absolute_plus_squared",
             commitment_weight=0.03,
             restart_below=0.03,
             restart_until=0.7,
         ),
         autoencoder_training=TrainingConfig(
-            num_images=140_000,
+            num_images=110_000,
             batch_size=16,
             optimizer=OptimizerConfig(
                 learning_rate=Schedule.of(
-                    0.0, (0.005, 3e-3, "linear"), (0.4, 3e-3, "linear"), (1.0, 3e-5, "cosine")
+                    0.0, (0.005, 3e-3, "linear"), (0.2, 3e-3, "linear"), (1.0, 3e-5, "cosine")
                 ),
                 betas=(0.9, 0.99),
                 weight_decay=1e-4,

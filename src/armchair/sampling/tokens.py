@@ -1,5 +1,219 @@
-"""Draw image tokens."""
+"""Drawing pictures as tokens: prefill the prompt, decode one token, decode the rest.
+
+    codes = sample(model, text, keys=[(seed, 0), (seed, 1)], guidance_scale=3.0)    # B H W
+
+**Guidance.** With a scale s other than 1 every picture is decoded twice in one batch, with its
+caption and with the null prompt, and drawn from null + s (caption - null), all logits.
+
+**The same picture in any batch.** Picture k of seed S draws from a stream keyed by (S, k) alone:
+one number for each place of its grid, which picks a token by the inverse of the distribution
+function. What is left is rounding. A matrix product may add up in another order for another number
+of rows, and logits that differ in the seventh digit pick another token once in a great while. The
+number of rows is therefore always filled up to a multiple of 8, for which the CPU's kernels give a
+row the same bits however many rows there are and wherever it stands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from armchair.core.errors import ConfigError
+from armchair.core.random import torch_generator
+from armchair.models.sequence.text_to_image import TextToImageTransformer
+from armchair.nn.kv_cache import KVCache
+from armchair.sampling.filters import filter_logits
+
+_ROWS_MULTIPLE = 8
+
+Progress = Callable[[int, int], None]
+"""Called after each token with the number of tokens drawn and to draw."""
 
 
-def sample(*args, **kwargs):
-    raise NotImplementedError
+@torch.no_grad()
+def sample(
+    model: TextToImageTransformer,
+    text: Int[Tensor, "B T"],
+    *,
+    keys: Sequence[tuple[int, int]],
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    guidance_scale: float = 1.0,
+    prime: Int[Tensor, "B P"] | None = None,
+    progress: Progress | None = None,
+) -> Int[Tensor, "B H W"]:
+    """Draw one picture's tokens for each row of text.
+
+    Args:
+        model: The transformer; dropout is off while it draws.
+        text: Text tokens, padded to the model's text length.
+        keys: For each row its (seed, index), which alone decide its random numbers.
+        temperature: See `filters`; so are the next two.
+        top_k: Image tokens to keep; None for all.
+        top_p: Probability to keep; None for all.
+        guidance_scale: 1 for none; more follows the caption more closely.
+        prime: The first P image tokens in raster order, given instead of drawn.
+        progress: Called after each token.
+
+    Returns:
+        Image tokens on the grid, on the model's device.
+
+    Raises:
+        ConfigError: A setting is out of range, or the inputs do not fit each other or the model.
+    """
+    text = text.to(model.device, torch.long)
+    prime = text.new_empty(len(text), 0) if prime is None else prime.to(text)
+    _check(model, text, keys, guidance_scale, prime)
+
+    def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
+        logits = guided_logits(logits, len(text), guidance_scale)
+        logits = filter_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+        return draw(logits, uniforms)
+
+    uniforms = _uniforms(keys, model.config.image_length).to(text.device)
+    was_training = model.training
+    model.eval()
+    try:
+        codes = _decode_all(model, text, prime, guidance_scale != 1, uniforms, choose, progress)
+    finally:
+        model.train(was_training)
+    side = model.config.grid_size
+    return codes.view(-1, side, side)
+
+
+def _decode_all(
+    model: TextToImageTransformer,
+    text: Tensor,
+    prime: Tensor,
+    guided: bool,
+    uniforms: Tensor,
+    choose: Callable[[Tensor, Tensor], Tensor],
+    progress: Progress | None,
+) -> Tensor:
+    codes = list(prime.unbind(dim=1))
+    total = model.config.image_length - len(codes)
+    if total == 0:
+        return prime
+    candidates = candidate_rows(len(text), guided=guided).to(text.device)
+    cache, logits = prefill(model, text, prime, candidates)
+    for drawn in range(1, total + 1):
+        index = len(codes)
+        codes.append(choose(logits, uniforms[:, index]))
+        if progress is not None:
+            progress(drawn, total)
+        if drawn < total:
+            logits = decode_one(model, cache, codes[-1][candidates], index)
+    return torch.stack(codes, dim=1)
+
+
+def candidate_rows(batch_size: int, *, guided: bool) -> Int[Tensor, " R"]:
+    """Which candidate each row of the decoding batch belongs to.
+
+    Returns:
+        R = B candidates, again B for their null prompts if guided, and filling up to a multiple
+        of 8.
+    """
+    rows = torch.arange(batch_size).repeat(2 if guided else 1)
+    return torch.cat([rows, rows.new_zeros(-len(rows) % _ROWS_MULTIPLE)])
+
+
+def prefill(
+    model: TextToImageTransformer,
+    text: Int[Tensor, "B T"],
+    prime: Int[Tensor, "B P"],
+    candidates: Int[Tensor, " R"],
+) -> tuple[KVCache, Float[Tensor, "R V"]]:
+    """Run the prompts, each different one once, and give every row a cache of its own.
+
+    Args:
+        model: The transformer.
+        text: One caption for each candidate.
+        prime: Its first image tokens.
+        candidates: See `candidate_rows`; rows from the B-th on take the null prompt.
+
+    Returns:
+        The rows' caches, and their logits of the first image token to draw.
+    """
+    nulls = model.null_text(len(candidates) - len(text))
+    prompts = torch.cat([torch.cat([text, nulls]), prime[candidates]], dim=1)  # R T+P
+    unique, rows = prompts.unique(dim=0, return_inverse=True)
+    filled = torch.cat([unique, unique[:1].expand(-len(unique) % _ROWS_MULTIPLE, -1)])
+    cache = model.new_cache(len(filled))
+    hidden = model.prefill(filled[:, : text.shape[1]], filled[:, text.shape[1] :], cache)
+    return cache.expand(rows), model.image_logits(hidden[rows])
+
+
+def decode_one(
+    model: TextToImageTransformer, cache: KVCache, codes: Int[Tensor, " R"], index: int
+) -> Float[Tensor, "R V"]:
+    """Take the image tokens at raster position `index` in and predict the next ones."""
+    return model.image_logits(model.decode(codes, cache, index))
+
+
+def guided_logits(
+    logits: Float[Tensor, "R V"], batch_size: int, scale: float
+) -> Float[Tensor, "B V"]:
+    """Combine the captions' and the null prompt's logits: null + scale (caption - null).
+
+    The first B rows are the captions', the next B the null prompts'. A scale of 1
+    reads no null rows, and there need be none.
+
+    Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", equation 6, on logits.
+    """
+    caption = logits[:batch_size]
+    if scale == 1:
+        return caption
+    null = logits[batch_size : 2 * batch_size]
+    return null + scale * (caption - null)
+
+
+def draw(logits: Float[Tensor, "B V"], uniforms: Float[Tensor, " B"]) -> Int[Tensor, " B"]:
+    """Pick the token at which the distribution function first exceeds the row's number.
+
+    Args:
+        logits: Of each row, -inf for what must not be drawn.
+        uniforms: Float64, in [0, 1), one a row.
+    """
+    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)  # B V
+    threshold = uniforms[:, None] * cumulative[:, -1:]
+    # Rounding may put the threshold on the very end: the first token that reaches it stays legal.
+    last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
+    return torch.searchsorted(cumulative, threshold, right=True).minimum(last)[:, 0]
+
+
+def _uniforms(keys: Sequence[tuple[int, int]], length: int) -> Float[Tensor, "B S"]:
+    """One number in [0, 1) for each place of each picture."""
+    streams = [torch_generator("sample", *key) for key in keys]
+    return torch.stack([torch.rand(length, generator=g, dtype=torch.float64) for g in streams])
+
+
+def _check(
+    model: TextToImageTransformer,
+    text: Tensor,
+    keys: Sequence[tuple[int, int]],
+    guidance_scale: float,
+    prime: Tensor,
+) -> None:
+    config = model.config
+    if len(text) == 0 or text.shape[1] != config.text_length:
+        expected = f"one row or more of {config.text_length} tokens"
+        raise ConfigError("text", got=tuple(text.shape), expected=expected)
+    foreign = (text < 0) | ((text >= config.text_vocab_size) & (text != model.null_text(len(text))))
+    if foreign.any():
+        expected = f"tokens in [0, {config.text_vocab_size}) and each position's own padding"
+        raise ConfigError("text", got=text[foreign].tolist(), expected=expected)
+    if len(keys) != len(text):
+        raise ConfigError("keys", got=len(keys), expected=f"one for each of {len(text)} rows")
+    if not (guidance_scale >= 0 and math.isfinite(guidance_scale)):
+        raise ConfigError("guidance_scale", got=guidance_scale, expected="0 or more")
+    if len(prime) != len(text) or prime.shape[1] > config.image_length:
+        expected = f"{len(text)} rows of at most {config.image_length} codes"
+        raise ConfigError("prime", got=tuple(prime.shape), expected=expected)
+    if prime.numel() and (prime.min() < 0 or prime.max() >= config.image_vocab_size):
+        expected = f"codes in [0, {config.image_vocab_size})"
+        raise ConfigError("prime", got=[int(prime.min()), int(prime.max())], expected=expected)

@@ -24,11 +24,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from armchair.core.errors import CheckpointError
-from armchair.core.files import output_error, sha256, write_json
+from armchair.core.files import output_error, sha256, sync_folder, write_json
 
 FORMAT = 1
 _STATE = "state.safetensors"
 _MANIFEST = "manifest.json"
+_UNFINISHED = ".writing-"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, images_seen: int, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write a checkpoint under `folder`, then remove all but the newest `keep`.
+    """Write a checkpoint under `folder`, then remove all but the newest `keep` up to it.
+
+    One that claims to be further on was refused when the run went back before it: it neither counts
+    among the newest nor is removed.
 
     Raises:
         OutputError: It could not be written; older checkpoints are as they were.
@@ -54,7 +58,8 @@ def save_checkpoint(folder: Path, images_seen: int, checkpoint: Checkpoint, *, k
     temporary = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+        _remove_leftovers(folder)
+        temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
         state = temporary / _STATE
         save_file({name: t.contiguous() for name, t in checkpoint.tensors.items()}, state)
         with state.open("rb") as file:
@@ -62,21 +67,33 @@ def save_checkpoint(folder: Path, images_seen: int, checkpoint: Checkpoint, *, k
         manifest = {"format": FORMAT, "sha256": sha256(state), **checkpoint.about}
         write_json(temporary / _MANIFEST, manifest)
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(temporary.with_name(f"{temporary.name}-replaced"))
         temporary.rename(target)
         temporary = None
-    except SafetensorError as error:  # what safetensors makes of a full disk
-        raise output_error(target, OSError(str(error))) from error
+        sync_folder(folder)
+        for old in [path for path in list_checkpoints(folder) if path <= target][:-keep]:
+            shutil.rmtree(old)
+    except SafetensorError as error:
+        raise output_error(target, _cause(error)) from error
     except OSError as error:
         raise output_error(target, error) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
-    for leftover in folder.glob(".writing-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _remove_leftovers(folder)
     return target
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _cause(error: SafetensorError) -> OSError:
+    """What the operating system said, which safetensors passes on as text."""
+    found = re.search(r"os error (\d+)", str(error))
+    number = int(found[1]) if found else 0
+    return OSError(number, os.strerror(number)) if number else OSError(str(error))
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -157,7 +174,7 @@ def load_optimizer_tensors(
     for full_name, tensor in tensors.items():
         name, key = full_name.rsplit("/", 1)
         parameter = by_name[name]
-        kept = tensor if key == "step" else tensor.to(parameter.device)
+        kept = tensor.to(parameter.device)  # the count of steps too, as the fused AdamW wants it
         if tensor.shape == parameter.shape:  # the layout (channels last, say) decides rounding
             kept = torch.empty_like(parameter).copy_(kept)
         optimizer.state[parameter][key] = kept

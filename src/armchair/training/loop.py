@@ -25,7 +25,7 @@ from torch import Tensor
 
 from armchair.core.device import Precision, autocast, prepare_for_training, resolve_precision
 from armchair.core.errors import ArmchairError, CheckpointError, ConfigError, TrainingError
-from armchair.core.random import torch_generator
+from armchair.core.random import fold, torch_generator
 from armchair.data.loader import Examples, batches
 from armchair.training.checkpoint import (
     Checkpoint,
@@ -189,10 +189,11 @@ class _Run:
                 self.log()
             if done or before // config.validate_every != after // config.validate_every:
                 self.validate()
+            saved = None
             if done or before // config.checkpoint_every != after // config.checkpoint_every:
-                self.save()
+                saved = self.save()
             if interrupted.is_set() and not done:
-                path = self.save()
+                path = saved or self.save()
                 raise Interrupted(
                     f"stopped after {after:,} of {config.num_images:,} pictures; saved {path}",
                     hint="run the same command again to go on from there",
@@ -210,7 +211,7 @@ class _Run:
             part = {name: tensor[start : start + part_size] for name, tensor in batch.items()}
             share = len(next(iter(part.values()))) / size
             generator = self.generator("noise", self.images_seen + start)
-            with autocast(self.device, self.dtype):
+            with autocast(self.device, self.dtype), self.dropout(self.images_seen + start):
                 loss = self.objective.loss(part, progress=progress, generator=generator)
             (loss.total * share).backward()
             self.count({"loss": loss.total, **loss.metrics}, share)
@@ -227,6 +228,14 @@ class _Run:
 
     def generator(self, purpose: str, images_seen: int) -> torch.Generator:
         return torch_generator(purpose, self.config.seed, images_seen, device=self.device)
+
+    @contextmanager
+    def dropout(self, images_seen: int) -> Iterator[None]:
+        """Key the global generators, from which dropout layers draw, to where the run is."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(fold("dropout", self.config.seed, images_seen))
+            yield
 
     def count(self, values: dict[str, Any], share: float) -> None:
         for name, value in values.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,14 @@ class Loss:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Objective(ABC):
+class Objective(ABC, Generic[Model]):
     """A model, the loss of a batch, and how the model is judged and shown.
 
     Attributes:
         model: What is trained, on its device.
     """
 
-    model: nn.Module
+    model: Model
 
     @abstractmethod
     def loss(self, batch: Batch, *, progress: float, generator: torch.Generator) -> Loss:

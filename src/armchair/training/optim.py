@@ -111,7 +111,7 @@ class IterateAverage:
                 current.append(tensor.detach())
             else:
                 self.state[name].copy_(tensor)
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+        torch._foreach_lerp_(averaged, current, 1 - decay)  # type: ignore[attr-defined]
 
     def load(self, state: dict[str, Tensor], contributions: int) -> None:
         """Go on from a saved average."""

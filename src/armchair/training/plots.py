@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from armchair.core.errors import UsageError
 from armchair.core.files import atomic_path
 from armchair.training.observers import read_metrics
 
 _COLUMNS = 3
+_STYLES: dict[str, dict[str, Any]] = {"train": {"linewidth": 1}, "validation": {"marker": "o"}}
 
 
 def plot_metrics(metrics: Path, picture: Path, *, title: str) -> None:
@@ -31,17 +33,19 @@ def plot_metrics(metrics: Path, picture: Path, *, title: str) -> None:
     figure.suptitle(title)
     for place, name in enumerate(names, start=1):
         axes = figure.add_subplot(height, _COLUMNS, place)
-        for kind, style in (("train", {"linewidth": 1}), ("validation", {"marker": "o"})):
+        for kind, style in _STYLES.items():
             points = [
                 (row["images_seen"], row[name])
                 for row in rows
                 if row["kind"] == kind and row.get(name) is not None
             ]
             if points:
-                axes.plot(*zip(*points, strict=True), label=kind, **style)
+                seen, values = zip(*points, strict=True)
+                axes.plot(seen, values, label=kind, **style)
         axes.set_title(name.replace("_", " "), fontsize=10)
         axes.set_xlabel("pictures seen", fontsize=8)
-        axes.legend(fontsize=7)
+        if axes.lines:
+            axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
     with atomic_path(picture) as path:
         figure.savefig(path, format="png", dpi=110)

@@ -73,6 +73,7 @@ class VQVAE(ImageTokenizer):
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
         self.config = config
+        self.decay, self.restart_below = config.codebook_decay, config.restart_below
         self.encoder = Encoder(config, out_channels=config.codebook_dim)
         self.decoder = Decoder(config)
         codebook = torch.randn(config.codebook_size, config.codebook_dim)
@@ -114,16 +115,15 @@ class VQVAE(ImageTokenizer):
         Returns:
             How many codes were restarted.
         """
-        decay = self.config.codebook_decay
         rows = latents.movedim(1, -1).flatten(0, 2)  # places C
         uses = count_uses(codes, self.config.codebook_size)
         sums = torch.zeros_like(self.latent_sums).index_add_(0, codes.flatten(), rows)
-        self.code_uses.lerp_(uses, 1 - decay)
-        self.latent_sums.lerp_(sums, 1 - decay)
+        self.code_uses.lerp_(uses, 1 - self.decay)
+        self.latent_sums.lerp_(sums, 1 - self.decay)
         self.codebook.copy_(self.latent_sums / self.code_uses.clamp_min(1e-5)[:, None])
-        dead = (self.code_uses < self.config.restart_below).nonzero().flatten()
+        dead = (self.code_uses < self.restart_below).nonzero().flatten()
         chosen = torch.randint(len(rows), (len(dead),), generator=generator, device=rows.device)
-        restart_uses = max(1.0, self.config.restart_below)
+        restart_uses = max(1.0, self.restart_below)
         self.codebook[dead] = rows[chosen]
         self.code_uses[dead] = restart_uses
         self.latent_sums[dead] = rows[chosen] * restart_uses

@@ -13,11 +13,12 @@ Source: "Zero-Shot Text-to-Image Generation", section 2.2 and appendix B.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -25,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from armchair.core.errors import ConfigError
 from armchair.nn.blocks import TransformerBlock
 from armchair.nn.embeddings import ImageEmbedding, TextEmbedding
-from armchair.nn.kv_cache import KVCache
+from armchair.nn.kv_cache import KVCache, LayerCache
 from armchair.nn.masks import AttentionName, layer_patterns
 
 _INIT_STD = 0.02
@@ -156,17 +157,13 @@ class TextToImageTransformer(nn.Module):
         """Where the parameters are."""
         return self.norm.weight.device
 
-    def null_text(self, batch_size: int) -> Int[Tensor, "B T"]:
+    def null_text(self, batch_size: int) -> Int64[Tensor, "B T"]:
         """The prompt that says nothing: padding at every position."""
         positions = torch.arange(self.config.text_length, device=self.device)
         return (self.config.text_vocab_size + positions).expand(batch_size, -1)
 
     def forward(
-        self,
-        text: Int[Tensor, "B T"],
-        codes: Int[Tensor, "B S"],
-        *,
-        drop_condition: Bool[Tensor, " B"] | None = None,
+        self, text: Int64[Tensor, "B T"], codes: Int64[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B T1 V"], Float[Tensor, "B S W"]]:
         """Predict every token from those before it.
 
@@ -174,14 +171,11 @@ class TextToImageTransformer(nn.Module):
             text: Text tokens in [0, text_vocab_size), padded to the full text length with each
                 position's own padding token.
             codes: All image tokens in raster order, in [0, image_vocab_size).
-            drop_condition: Where True, the null prompt stands in for the text.
 
         Returns:
             Text logits for the text tokens from the second on, whose last class is "padding", and
             image logits for every image token; float32 also under autocast.
         """
-        if drop_condition is not None:
-            text = torch.where(drop_condition[:, None], self.null_text(len(text)), text)
         x = torch.cat([self.text_embedding(text), self.image_embedding(codes)], dim=1)  # B L D
         x = self.dropout(x)
         for block in self.blocks:
@@ -195,8 +189,8 @@ class TextToImageTransformer(nn.Module):
 
     def loss(
         self,
-        text: Int[Tensor, "B T"],
-        codes: Int[Tensor, "B S"],
+        text: Int64[Tensor, "B T"],
+        codes: Int64[Tensor, "B S"],
         *,
         drop_condition: Bool[Tensor, " B"] | None = None,
     ) -> TextToImageLoss:
@@ -210,7 +204,8 @@ class TextToImageTransformer(nn.Module):
         Args:
             text: See `forward`.
             codes: See `forward`.
-            drop_condition: See `forward`.
+            drop_condition: Where True, the null prompt stands in for the caption, so that the
+                model also learns to draw without one, as guidance needs it.
         """
         if drop_condition is not None:
             text = torch.where(drop_condition[:, None], self.null_text(len(text)), text)
@@ -224,19 +219,21 @@ class TextToImageTransformer(nn.Module):
         return TextToImageLoss(text=text_loss.mean(), image=image_loss)
 
     def new_cache(self, batch_size: int) -> KVCache:
-        """Empty caches for `batch_size` rows of the whole stream."""
+        """Empty caches for `batch_size` rows of the stream, in the dtype that attention runs in."""
         config = self.config
+        autocast = torch.is_autocast_enabled(self.device.type)
+        dtype = torch.get_autocast_dtype(self.device.type) if autocast else self.norm.weight.dtype
         return KVCache.allocate(
             self.patterns,
             batch_size=batch_size,
             num_heads=config.num_heads,
             head_dim=config.dim // config.num_heads,
-            dtype=self.norm.weight.dtype,
+            dtype=dtype,
             device=self.device,
         )
 
     def prefill(
-        self, text: Int[Tensor, "B T"], codes: Int[Tensor, "B P"], cache: KVCache
+        self, text: Int64[Tensor, "B T"], codes: Int64[Tensor, "B P"], cache: KVCache
     ) -> Float[Tensor, "B D"]:
         """Run the text and the first P image tokens, and keep their keys and values.
 
@@ -244,11 +241,11 @@ class TextToImageTransformer(nn.Module):
             The last position's hidden state, which `image_logits` turns into a prediction.
         """
         x = torch.cat([self.text_embedding(text), self.image_embedding(codes)], dim=1)
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
+        for block, layer in self._cached_blocks(cache):
             x = block.prefill(x, layer)
         return x[:, -1]
 
-    def decode(self, codes: Int[Tensor, " B"], cache: KVCache, index: int) -> Float[Tensor, "B D"]:
+    def decode(self, codes: Int64[Tensor, " B"], cache: KVCache, index: int) -> Float[Tensor, "B D"]:
         """Run the one image token at raster position `index`, whose past is in the cache.
 
         Returns:
@@ -256,13 +253,17 @@ class TextToImageTransformer(nn.Module):
         """
         x = self.image_embedding(codes[:, None], start=index)  # B 1 D
         position = self.config.text_length + index
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
+        for block, layer in self._cached_blocks(cache):
             x = block.decode(x, layer, position)
         return x[:, 0]
 
     def image_logits(self, hidden: Float[Tensor, "B D"]) -> Float[Tensor, "B V"]:
         """Predict the image token that follows each hidden state."""
         return self._logits(self.image_head, hidden)
+
+    def _cached_blocks(self, cache: KVCache) -> Iterator[tuple[TransformerBlock, LayerCache]]:
+        blocks = cast(Iterable[TransformerBlock], self.blocks)
+        return zip(blocks, cache.layers, strict=True)
 
     def _logits(self, head: nn.Linear, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):

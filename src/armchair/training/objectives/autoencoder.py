@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from armchair.models.autoencoders.likelihoods import (
 from armchair.training.objective import Objective
 
 Reconstruction = Literal["logit_laplace", "absolute_plus_squared"]
+Tokenizer = TypeVar("Tokenizer", bound=ImageTokenizer)
 
 # Beside another loss of the means, the likelihood trains the scale alone; its weight only has to
 # keep that read-out's gradient small beside the rest.
@@ -54,7 +55,7 @@ def reconstruction_loss(
     return (error + _SCALE_WEIGHT * logit_laplace_nll(images, fixed).mean()) / dimensions
 
 
-class AutoencoderObjective(Objective):
+class AutoencoderObjective(Objective[Tokenizer]):
     """Validation and previews of an image tokenizer.
 
     Args:
@@ -62,9 +63,7 @@ class AutoencoderObjective(Objective):
         validation: Pictures in [-1, 1] that are never trained on.
     """
 
-    model: ImageTokenizer
-
-    def __init__(self, model: ImageTokenizer, validation: Float[Tensor, "B 3 H W"]) -> None:
+    def __init__(self, model: Tokenizer, validation: Float[Tensor, "B 3 H W"]) -> None:
         self.model = model
         self.validation = validation
 

@@ -99,7 +99,7 @@ class _Quantized:
     error: Tensor  # B h w
 
 
-class DiscreteVAEObjective(AutoencoderObjective):
+class DiscreteVAEObjective(AutoencoderObjective[DiscreteVAE]):
     """Trains a `DiscreteVAE` on batches of "images".
 
     Args:
@@ -107,8 +107,6 @@ class DiscreteVAEObjective(AutoencoderObjective):
         config: The loss.
         validation: Pictures in [-1, 1] that are never trained on.
     """
-
-    model: DiscreteVAE
 
     def __init__(
         self,

@@ -46,7 +46,7 @@ class TextToImageLossConfig:
                 raise ConfigError(name, got=getattr(self, name), expected="at least 0")
 
 
-class TextToImageObjective(Objective):
+class TextToImageObjective(Objective[TextToImageTransformer]):
     """Trains a `TextToImageTransformer` on batches of "text" and "codes".
 
     Args:
@@ -56,8 +56,6 @@ class TextToImageObjective(Objective):
         codes: Validation pictures' codes.
         decode: Codes to pictures in [-1, 1], for previews.
     """
-
-    model: TextToImageTransformer
 
     def __init__(
         self,

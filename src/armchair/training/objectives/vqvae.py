@@ -35,7 +35,7 @@ class VQVAELossConfig:
     reconstruction: Reconstruction = "logit_laplace"
 
 
-class VQVAEObjective(AutoencoderObjective):
+class VQVAEObjective(AutoencoderObjective[VQVAE]):
     """Trains a `VQVAE` on batches of "images".
 
     Args:
@@ -43,8 +43,6 @@ class VQVAEObjective(AutoencoderObjective):
         config: The loss.
         validation: Pictures in [-1, 1] that are never trained on.
     """
-
-    model: VQVAE
 
     def __init__(
         self, model: VQVAE, config: VQVAELossConfig, validation: Float[Tensor, "B 3 H W"]

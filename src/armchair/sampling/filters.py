@@ -1,0 +1,92 @@
+"""What narrows a next-token distribution before it is drawn from.
+
+Each filter takes image logits and returns new ones; none writes to what it was given. In use they
+come in this order: temperature, then top-k, then top-p. Every row keeps at least one token.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from armchair.core.errors import ConfigError
+
+
+def apply_temperature(logits: Float[Tensor, "B V"], temperature: float) -> Float[Tensor, "B V"]:
+    """Sharpen (below 1) or flatten (above 1) the distribution.
+
+    Args:
+        logits: Image logits.
+        temperature: More than 0; 1 leaves them as they are.
+
+    Raises:
+        ConfigError: The temperature is zero, negative, or not finite.
+    """
+    if not (temperature > 0 and math.isfinite(temperature)):
+        hint = "top_k=1 always takes the likeliest token" if temperature == 0 else None
+        raise ConfigError("temperature", got=temperature, expected="more than 0", hint=hint)
+    return logits / temperature
+
+
+def keep_top_k(logits: Float[Tensor, "B V"], top_k: int) -> Float[Tensor, "B V"]:
+    """Keep the k likeliest image tokens; the others get -inf.
+
+    Args:
+        logits: Image logits.
+        top_k: Tokens to keep, at least 1; of equals, those with the lower ids. As many as there
+            are, or more, keeps all.
+
+    Raises:
+        ConfigError: `top_k` is less than 1.
+    """
+    if top_k < 1:
+        raise ConfigError("top_k", got=top_k, expected="at least 1")
+    order = logits.argsort(dim=-1, descending=True, stable=True)
+    return _keep_only(logits, order[:, :top_k])
+
+
+def keep_top_p(logits: Float[Tensor, "B V"], top_p: float) -> Float[Tensor, "B V"]:
+    """Keep the smallest set of likeliest tokens whose probability reaches p; the others get -inf.
+
+    Args:
+        logits: Image logits.
+        top_p: Probability to reach, more than 0 and at most 1.
+
+    Raises:
+        ConfigError: `top_p` is outside (0, 1].
+
+    Source: Holtzman et al., "The Curious Case of Neural Text Degeneration", section 3.1.
+    """
+    if not 0 < top_p <= 1:
+        raise ConfigError("top_p", got=top_p, expected="more than 0, at most 1")
+    if top_p == 1:
+        return logits
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.double().softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities  # mass of the likelier tokens
+    kept = torch.where(before < top_p, order, order[:, :1])
+    return _keep_only(logits, kept)
+
+
+def filter_logits(
+    logits: Float[Tensor, "B V"],
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Float[Tensor, "B V"]:
+    """Apply the filters that are asked for; see each of them."""
+    logits = apply_temperature(logits, temperature)
+    if top_k is not None:
+        logits = keep_top_k(logits, top_k)
+    if top_p is not None:
+        logits = keep_top_p(logits, top_p)
+    return logits
+
+
+def _keep_only(logits: Tensor, kept: Tensor) -> Tensor:
+    nothing = torch.full_like(logits, float("-inf"))
+    return nothing.scatter(-1, kept, logits.gather(-1, kept))

@@ -1,0 +1,73 @@
+"""Fixtures that more than one folder of tests uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from armchair.data.scenes import Scenes, ScenesConfig
+from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
+from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
+from armchair.pipelines.dalle1 import DALLE1
+from armchair.text.tokenizer import Tokenizer, TokenizerConfig
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> DALLE1:
+    """An untrained DALL·E of 64x64 pixels and 4x4 codes."""
+    torch.manual_seed(0)
+    scenes = Scenes(ScenesConfig(num_pictures=40, size=64))
+    captions = [caption for index in range(40) for caption in scenes.captions(index)]
+    tokenizer = Tokenizer.train(captions, TokenizerConfig(vocab_size=300, context_length=40))
+    autoencoder = DiscreteVAE(
+        DiscreteVAEConfig(
+            image_size=64, codebook_size=16, codebook_dim=8, width=8, num_groups=4, patch_size=2
+        )
+    )
+    transformer = TextToImageTransformer(
+        TextToImageConfig(
+            text_vocab_size=300,
+            text_length=40,
+            image_vocab_size=16,
+            grid_size=4,
+            dim=32,
+            num_layers=2,
+            num_heads=2,
+        )
+    )
+    for model in (autoencoder, transformer):
+        model.eval().requires_grad_(False)
+    return DALLE1(tokenizer, autoencoder, transformer)
+
+
+@pytest.fixture(scope="session")
+def _tiny_bundle(tiny_model: DALLE1, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    about = {
+        "description": "An untrained toy.",
+        "command": "none",
+        "recipe": {
+            "config": {
+                "data": {"source": "scenes", "num_pictures": 40},
+                "transformer_training": {"seed": 0},
+            },
+            "version": "0",
+            "commit": None,
+        },
+        "hardware": "none",
+        "date": "2026-01-01",
+    }
+    tiny_model.save(folder, about=about, card="# tiny\n\nAn untrained toy.\n")
+    return folder
+
+
+@pytest.fixture
+def tiny_bundle(_tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A bundle of the untrained model, to read and to damage."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for file in _tiny_bundle.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder

@@ -1,0 +1,142 @@
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from armchair.core.errors import ConfigError
+from armchair.nn.attention import JointAttention, dense_attention
+from armchair.nn.chunked_attention import chunk_plan, chunked_attention
+from armchair.nn.masks import AttentionPattern, dense_mask
+
+KINDS = ["full", "row", "column", "convolution"]
+
+
+def make_pattern(kind, text_length=3, grid_size=6, conv_kernel=5):
+    return AttentionPattern(
+        kind=kind, text_length=text_length, grid_size=grid_size, conv_kernel=conv_kernel
+    )
+
+
+def from_the_definition(qkv, pattern, num_heads):
+    q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in qkv.chunk(3, dim=-1))
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    mask = dense_mask(pattern)[: qkv.shape[1], : qkv.shape[1]]
+    outputs = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ v
+    return outputs.transpose(1, 2).flatten(2)
+
+
+def run(attend, qkv, weights):
+    qkv = qkv.clone().requires_grad_()
+    outputs = attend(qkv)
+    (outputs * weights).sum().backward()
+    return outputs.detach(), qkv.grad
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [2, 11, 39])
+def test_dense_attention_is_the_definition(kind, length):
+    pattern = make_pattern(kind)
+    qkv = torch.randn(2, length, 3 * 8)
+    expected = from_the_definition(qkv, pattern, num_heads=2)
+    torch.testing.assert_close(
+        dense_attention(qkv, pattern, num_heads=2), expected, atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("text_length", "grid_size"), [(3, 6), (1, 4), (7, 9)])
+@pytest.mark.parametrize("chunk_length", [None, 6, 13, 1000])
+def test_chunked_equals_dense_forward_and_backward(kind, text_length, grid_size, chunk_length):
+    pattern = make_pattern(kind, text_length, grid_size)
+    qkv = torch.randn(2, pattern.length, 3 * 8)
+    weights = torch.randn(2, pattern.length, 8)
+    fast = run(
+        lambda x: chunked_attention(x, pattern, num_heads=2, chunk_length=chunk_length),
+        qkv,
+        weights,
+    )
+    reference = run(lambda x: from_the_definition(x, pattern, 2), qkv, weights)
+    for got, expected in zip(fast, reference, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunked_gradient_is_the_derivative(kind):
+    pattern = make_pattern(kind, text_length=2, grid_size=3, conv_kernel=3)
+    qkv = torch.randn(1, pattern.length, 3 * 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x: chunked_attention(x, pattern, num_heads=2, chunk_length=3), qkv
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunked_in_bfloat16_stays_near(kind):
+    pattern = make_pattern(kind, text_length=5, grid_size=12)
+    qkv = torch.randn(2, pattern.length, 3 * 16)
+    weights = torch.randn(2, pattern.length, 16)
+    fast = run(
+        lambda x: chunked_attention(x, pattern, num_heads=2),
+        qkv.bfloat16(),
+        weights.bfloat16(),
+    )
+    reference = run(lambda x: from_the_definition(x, pattern, 2), qkv, weights)
+    for got, expected in zip(fast, reference, strict=True):
+        assert got.dtype == torch.bfloat16
+        # bfloat16 keeps 8 bits: an error of a few in 256 of a typical value, summed in quadrature
+        error = (got.float() - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+        assert error < 0.02
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_follow_one_another_and_skip_nothing_seen(kind):
+    pattern = make_pattern(kind, text_length=3, grid_size=16)
+    chunks = chunk_plan(pattern, 32)
+    assert chunks[0].start == 0
+    assert chunks[-1].end == pattern.length
+    assert all(a.end == b.start for a, b in itertools.pairwise(chunks))
+    if kind in ("row", "column"):  # what makes them fast: most of the image is never multiplied
+        assert max(chunk.end - chunk.key_start for chunk in chunks) <= 32 + 16 + 32
+
+
+def attention_layer(kind, dim=8):
+    torch.manual_seed(0)
+    return JointAttention(dim, num_heads=2, pattern=make_pattern(kind, grid_size=4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_token_reacts_to_what_it_sees_and_to_nothing_else(kind):
+    layer = attention_layer(kind)
+    x = torch.randn(1, 19, 8)
+    changed_by = torch.zeros(19, 19, dtype=torch.bool)
+    before = layer(x)
+    for position in range(19):
+        other = x.clone()
+        other[:, position] += 1
+        changed_by[:, position] = (layer(other) != before).any(dim=-1)[0]
+    assert torch.equal(changed_by, dense_mask(layer.pattern))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_layer_is_its_projections_around_the_reference(kind):
+    layer = attention_layer(kind)
+    x = torch.randn(2, 19, 8)
+    expected = layer.projection(from_the_definition(layer.qkv(x), layer.pattern, 2))
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=0)
+
+
+def test_rows_of_a_batch_do_not_mix():
+    layer = attention_layer("row")
+    x = torch.randn(3, 19, 8)
+    torch.testing.assert_close(layer(x)[1:2], layer(x[1:2]), atol=1e-6, rtol=0)
+
+
+def test_layers_share_no_parameters_and_masks_are_no_state():
+    layers = nn.ModuleList([attention_layer("row"), attention_layer("row")])
+    pointers = [tensor.data_ptr() for tensor in layers.state_dict().values()]
+    assert len(set(pointers)) == len(pointers) == 8
+
+
+def test_a_width_that_does_not_divide_is_refused():
+    with pytest.raises(ConfigError, match="num_heads = 3"):
+        JointAttention(8, num_heads=3, pattern=make_pattern("full"))

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from armchair.core.errors import BundleError, UnknownNameError
+from armchair.pipelines import load
+from armchair.pipelines.bundle import (
+    EVALUATION,
+    MANIFEST,
+    add_to_bundle,
+    find_bundle,
+    open_bundle,
+)
+from armchair.pipelines.dalle1 import DALLE1
+
+
+def test_a_saved_model_draws_what_it_drew_but_for_rounding_to_half_precision(
+    tiny_model: DALLE1, tiny_bundle: Path
+) -> None:
+    again = load(str(tiny_bundle), device="cpu")
+    for name, tensor in tiny_model.transformer.state_dict().items():
+        torch.testing.assert_close(again.transformer.state_dict()[name], tensor.half().float())
+    assert again.sampling == tiny_model.sampling
+    assert again.tokenizer.table.merges == tiny_model.tokenizer.table.merges
+
+
+def test_a_loaded_model_is_ready_to_draw_and_not_to_train(tiny_bundle: Path) -> None:
+    model = load(str(tiny_bundle), device="cpu")
+    assert not model.transformer.training
+    assert not any(p.requires_grad for p in model.autoencoder.parameters())
+
+
+@pytest.mark.parametrize("name", ["transformer.safetensors", "tokenizer.json"])
+def test_a_missing_file_is_named(tiny_bundle: Path, name: str) -> None:
+    (tiny_bundle / name).unlink()
+    with pytest.raises(BundleError, match=rf"{name} is missing"):
+        open_bundle(tiny_bundle)
+
+
+def test_an_altered_file_is_named(tiny_bundle: Path) -> None:
+    path = tiny_bundle / "autoencoder.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(BundleError, match="autoencoder.safetensors is not what the manifest says"):
+        open_bundle(tiny_bundle)
+
+
+def test_a_foreign_file_is_refused(tiny_bundle: Path) -> None:
+    (tiny_bundle / "notes.txt").write_text("hello")
+    with pytest.raises(BundleError, match=r"notes.txt is no file of this bundle"):
+        open_bundle(tiny_bundle)
+
+
+def test_a_pickle_beside_the_weights_is_refused(tiny_bundle: Path) -> None:
+    torch.save({}, tiny_bundle / "model.pt")
+    with pytest.raises(BundleError, match="is a pickle"):
+        open_bundle(tiny_bundle)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_in_place_of_safetensors_is_refused_unread(
+    tiny_bundle: Path, protocol: int
+) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return exec, ("raise SystemExit('unpickled')",)
+
+    path = tiny_bundle / "transformer.safetensors"
+    path.write_bytes(pickle.dumps(Bomb(), protocol=protocol))
+    with pytest.raises(BundleError, match="pickle under another name"):
+        open_bundle(tiny_bundle)
+
+
+def test_a_pickle_that_the_manifest_vouches_for_is_refused_too(tiny_bundle: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tiny_bundle / "transformer.safetensors")
+    _vouch(tiny_bundle, "transformer.safetensors")
+    with pytest.raises(BundleError, match="pickle under another name"):
+        load(str(tiny_bundle), device="cpu")
+
+
+def test_weights_of_another_model_do_not_load(tiny_bundle: Path) -> None:
+    data = (tiny_bundle / "autoencoder.safetensors").read_bytes()
+    (tiny_bundle / "transformer.safetensors").write_bytes(data)
+    _vouch(tiny_bundle, "transformer.safetensors")
+    with pytest.raises(BundleError, match="does not fit the model"):
+        load(str(tiny_bundle), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "not of an armchair bundle"),
+        ({"format_version": 99}, "format_version"),
+        ({"files": {"../outside": {"sha256": "", "bytes": 1}}}, "damaged"),
+        ({"files": []}, "damaged"),
+        ({"kind": "dalle9"}, "kind: got 'dalle9'"),
+        ({"config": {"autoencoder": {"type": "Foreign"}}}, "Foreign"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(
+    tiny_bundle: Path, change: dict[str, object], message: str
+) -> None:
+    path = tiny_bundle / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    if "files" in change:  # nothing else is in the way
+        for file in tiny_bundle.iterdir():
+            if file.name != MANIFEST:
+                file.unlink()
+    with pytest.raises(BundleError, match=message):
+        load(str(tiny_bundle), device="cpu")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"', "[" * 100_000])
+def test_a_damaged_manifest_is_an_error(tiny_bundle: Path, content: str) -> None:
+    (tiny_bundle / MANIFEST).write_text(content)
+    with pytest.raises(BundleError):
+        open_bundle(tiny_bundle)
+
+
+def test_an_unknown_name_is_an_error() -> None:
+    with pytest.raises(UnknownNameError, match="model: got 'no-such-model'"):
+        find_bundle("no-such-model")
+
+
+def test_scores_can_be_added(tiny_bundle: Path) -> None:
+    assert open_bundle(tiny_bundle).evaluation is None
+    bundle = open_bundle(tiny_bundle)
+    add_to_bundle(bundle, {EVALUATION: '{"seen": 1}'}, card="# new card")
+    again = open_bundle(tiny_bundle)
+    assert again.evaluation == {"seen": 1}
+    assert (tiny_bundle / "README.md").read_text() == "# new card"
+
+
+def _vouch(folder: Path, name: str) -> None:
+    """Put the checksum of a file as it now is into the manifest."""
+    import hashlib
+
+    manifest = json.loads((folder / MANIFEST).read_text())
+    data = (folder / name).read_bytes()
+    manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / MANIFEST).write_text(json.dumps(manifest))

@@ -1,0 +1,261 @@
+import errno
+import json
+import os
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from armchair.core.errors import CheckpointError, OutputError
+from armchair.training import checkpoint as module
+from armchair.training.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    load_newest,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    save_checkpoint,
+)
+
+
+def state(images_seen: int) -> Checkpoint:
+    weights = torch.full((50, 50), float(images_seen))
+    tensors = {"model/weight": weights, "optimizer/weight/step": torch.tensor(3.0)}
+    return Checkpoint(tensors, {"images_seen": images_seen, "config": {"name": "süß"}})
+
+
+def save(folder: Path, *images_seen: int, keep: int = 2) -> None:
+    for number in images_seen:
+        save_checkpoint(folder, number, state(number), keep=keep)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name.lstrip("0") for path in folder.iterdir())
+
+
+def refuse(text: str) -> None:
+    raise AssertionError(text)
+
+
+def newest(folder: Path) -> int:
+    found = load_newest(folder, refuse)
+    assert found is not None
+    return found.about["images_seen"]
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "new", 64, state(64), keep=1)
+    assert path == tmp_path / "new" / "000000000064"
+    loaded = load_checkpoint(path)
+    assert loaded.tensors.keys() == state(64).tensors.keys()
+    assert all(torch.equal(loaded.tensors[k], v) for k, v in state(64).tensors.items())
+    assert state(64).about.items() <= loaded.about.items()
+
+
+def test_tensors_of_any_layout_are_saved(tmp_path: Path) -> None:
+    tensors = {
+        "channels last": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        "transposed": torch.randn(3, 2).T,
+        "whole": torch.arange(3),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+    }
+    save_checkpoint(tmp_path, 1, Checkpoint(tensors, {}), keep=1)
+    loaded = load_checkpoint(tmp_path / "000000000001").tensors
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    save(tmp_path, 8, 16, 24, 1000, keep=3)
+    assert names(tmp_path) == ["1000", "16", "24"]
+    assert [int(path.name) for path in list_checkpoints(tmp_path)] == [16, 24, 1000]
+    assert newest(tmp_path) == 1000
+
+
+def test_no_folder_holds_no_checkpoint(tmp_path: Path) -> None:
+    assert list_checkpoints(tmp_path / "nowhere") == []
+    assert load_newest(tmp_path / "nowhere", refuse) is None
+
+
+def cut(path: Path) -> None:
+    data = (path / "state.safetensors").read_bytes()
+    (path / "state.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def flip(path: Path) -> None:
+    data = bytearray((path / "state.safetensors").read_bytes())
+    data[-1] ^= 1
+    (path / "state.safetensors").write_bytes(data)
+
+
+def garble(path: Path) -> None:
+    (path / "manifest.json").write_bytes(b'{"format": 1, "sha\xff')
+
+
+def age(path: Path) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 0}))
+
+
+def empty(path: Path) -> None:
+    (path / "manifest.json").write_text("[]")
+
+
+def forget(path: Path) -> None:
+    (path / "manifest.json").unlink()
+
+
+def lose(path: Path) -> None:
+    (path / "state.safetensors").unlink()
+
+
+DAMAGES = [cut, flip, garble, age, empty, forget, lose]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_newest_is_refused_by_name_and_the_one_before_used(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    save(tmp_path, 8, 16)
+    damage(tmp_path / "000000000016")
+    with pytest.raises(CheckpointError, match="000000000016"):
+        load_checkpoint(tmp_path / "000000000016")
+    warnings: list[str] = []
+    found = load_newest(tmp_path, warnings.append)
+    assert found is not None
+    assert found.about["images_seen"] == 8
+    assert len(warnings) == 1
+    assert "000000000016" in warnings[0]
+
+
+def test_when_all_are_damaged_the_run_does_not_start_over(tmp_path: Path) -> None:
+    save(tmp_path, 8, 16)
+    cut(tmp_path / "000000000008")
+    garble(tmp_path / "000000000016")
+    warnings: list[str] = []
+    with pytest.raises(CheckpointError, match="every checkpoint is damaged"):
+        load_newest(tmp_path, warnings.append)
+    assert len(warnings) == 2
+
+
+def test_a_damaged_one_does_not_push_out_a_whole_one(tmp_path: Path) -> None:
+    """A run that went back before a damaged checkpoint saves; what it saved must stay."""
+    save(tmp_path, 8, 24)
+    cut(tmp_path / "000000000024")
+    save(tmp_path, 16, keep=1)
+    found = load_newest(tmp_path, lambda text: None)
+    assert found is not None
+    assert found.about["images_seen"] == 16
+    save(tmp_path, 24, keep=1)
+    assert names(tmp_path) == ["24"]
+    assert newest(tmp_path) == 24
+
+
+def test_leftovers_of_a_killed_run_do_not_count_and_are_removed(tmp_path: Path) -> None:
+    save(tmp_path, 8)
+    leftover = tmp_path / ".writing-abc"
+    leftover.mkdir()
+    (leftover / "state.safetensors").write_bytes(bytes(100))
+    assert newest(tmp_path) == 8
+    save(tmp_path, 16)
+    assert names(tmp_path) == ["16", "8"]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 4 kB: what the system says then is what it says of a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_keeps_the_old_ones(
+    tmp_path: Path, full_disk: None, request: pytest.FixtureRequest
+) -> None:
+    small = Checkpoint({"weight": torch.ones(2)}, {"images_seen": 8})
+    save_checkpoint(tmp_path, 8, small, keep=1)
+    with pytest.raises(OutputError, match=f"000000000016.*{os.strerror(errno.EFBIG)}"):
+        save_checkpoint(tmp_path, 16, state(16), keep=1)
+    assert names(tmp_path) == ["8"]
+    assert newest(tmp_path) == 8
+
+
+def failing(number: int) -> Callable[..., None]:
+    def call(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("call", ["save_file", "write_json", "sha256"])
+def test_a_full_disk_keeps_the_old_ones_and_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    save(tmp_path, 8, keep=1)
+    monkeypatch.setattr(module, call, failing(errno.ENOSPC))
+    with pytest.raises(OutputError, match="the disk is full"):
+        save(tmp_path, 16, keep=1)
+    assert names(tmp_path) == ["8"]
+    assert newest(tmp_path) == 8
+
+
+def test_what_safetensors_makes_of_a_full_disk_has_the_hint_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        text = f"Error while serializing: I/O error: No space left (os error {errno.ENOSPC})"
+        raise module.SafetensorError(text)
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(OutputError, match="free some space"):
+        save(tmp_path, 16)
+    assert names(tmp_path) == []
+
+
+def steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:
+    for number in range(count):
+        inputs = torch.full((4, 3, 6, 6), float(number + 1))
+        model(inputs).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def build() -> tuple[nn.Module, torch.optim.Optimizer, list[str]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))
+    model.register_parameter("scalar", nn.Parameter(torch.ones(())))  # is not used, so has no state
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return (
+        model,
+        torch.optim.AdamW(model.parameters(), fused=True),
+        [name for name, _ in model.named_parameters()],
+    )
+
+
+def test_an_optimizer_goes_on_where_it_was(tmp_path: Path) -> None:
+    model, optimizer, order = build()
+    steps(model, optimizer, 3)
+    tensors = {**model.state_dict(), **optimizer_tensors(optimizer, order)}
+    save_checkpoint(tmp_path, 1, Checkpoint(tensors, {}), keep=1)
+    loaded = load_checkpoint(tmp_path / "000000000001").tensors
+
+    again, other_optimizer, _ = build()
+    again.load_state_dict({name: loaded[name] for name in again.state_dict()})
+    kept = {name: tensor for name, tensor in loaded.items() if "/" in name}
+    assert {name.split("/")[1] for name in kept} == {"step", "exp_avg", "exp_avg_sq"}
+    load_optimizer_tensors(other_optimizer, order, kept)
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        for key, value in optimizer.state[one].items():
+            assert torch.equal(other_optimizer.state[other][key], value)
+            assert other_optimizer.state[other][key].stride() == value.stride()
+
+    steps(model, optimizer, 3)
+    steps(again, other_optimizer, 3)
+    parameters: list[tuple[Tensor, Tensor]] = list(
+        zip(model.parameters(), again.parameters(), strict=True)
+    )
+    assert all(torch.equal(one, other) for one, other in parameters)
