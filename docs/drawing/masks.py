@@ -38,7 +38,7 @@ def draw_masks(*, grid_size: int, text_length: int, conv_kernel: int, token: int
         token: The image token that looks, by its place in raster order.
     """
     kinds: tuple[PatternKind, ...] = get_args(PatternKind)
-    figure, axes = new_figure(11, 6.4, rows=2, columns=len(kinds))
+    figure, axes = new_figure(11, 6.1, rows=2, columns=len(kinds))
     for (above, below), kind in zip(axes.T, kinds, strict=True):
         pattern = AttentionPattern(
             kind=kind, text_length=text_length, grid_size=grid_size, conv_kernel=conv_kernel
@@ -62,8 +62,8 @@ def draw_masks(*, grid_size: int, text_length: int, conv_kernel: int, token: int
             above.set_ylabel(f"what image token {token} sees\nof the image")
             below.set_ylabel("the whole mask: each line is a token,\neach column what it looks at")
             below.set_yticks(middles, ["text", "image"], rotation=90, va="center")
-    colours = {"the token that looks": PIT, "sees, text": AMBER, "sees, image": GREEN}
-    add_legend(figure, {**colours, "does not see": HIDDEN})
+    colours = {"the token that looks": PIT, "text that it sees": AMBER, "image that it sees": GREEN}
+    add_legend(figure, {**colours, "not seen": HIDDEN})
     return figure
 
 

@@ -163,9 +163,7 @@ def test_models_lists_bundles_and_says_which_are_damaged(
     assert "damaged" in _run(capsys, "models", tiny_bundle.parent)[1]
 
 
-def test_info_tells_what_a_model_is(
-    capsys: pytest.CaptureFixture[str], tiny_bundle: Path
-) -> None:
+def test_info_tells_what_a_model_is(capsys: pytest.CaptureFixture[str], tiny_bundle: Path) -> None:
     code, out, _ = _run(capsys, "info", tiny_bundle)
     assert code == 0
     assert "An untrained toy." in out

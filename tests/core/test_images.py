@@ -61,8 +61,8 @@ def test_pictures_with_gradients_can_be_shown() -> None:
 
 
 def test_unit_range_and_back() -> None:
-    images = torch.linspace(-1, 1, 11)
-    assert to_unit(images)[[0, 5, 10]].tolist() == [0, 0.5, 1]
+    images = torch.tensor([-1.0, 0.0, 0.5, 1.0])
+    assert to_unit(images).tolist() == [0, 0.5, 0.75, 1]
     assert torch.allclose(from_unit(to_unit(images)), images, atol=1e-7)
 
 

@@ -43,10 +43,6 @@ def test_any_key_gives_a_seed_that_torch_takes(purpose: str, keys: list[int]) ->
     torch_generator(purpose, *keys)
 
 
-def test_numpy_keys_count_as_their_value() -> None:
-    assert fold("noise", np.int32(7)) == fold("noise", 7)  # type: ignore[arg-type]
-
-
 def test_drawing_leaves_the_global_generators_alone() -> None:
     before = torch.get_rng_state()
     torch.rand(3, generator=torch_generator("noise", 0))

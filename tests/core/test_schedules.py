@@ -77,4 +77,4 @@ def test_knots_in_no_order_are_refused(at: tuple[float, ...]) -> None:
 
 def test_unknown_shape_is_refused() -> None:
     with pytest.raises(ConfigError, match="shape: got 'exponential'"):
-        Schedule.of(1.0, (1.0, 0.0, "exponential"))  # type: ignore[arg-type]
+        Knot(at=0.0, value=1.0, shape="exponential")  # type: ignore[arg-type]

@@ -47,7 +47,9 @@ def test_an_altered_file_is_named(tiny_bundle: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(BundleError, match="autoencoder.safetensors is not what the manifest says"):
+    with pytest.raises(
+        BundleError, match=r"autoencoder\.safetensors is not what the manifest says"
+    ):
         open_bundle(tiny_bundle)
 
 

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import resource
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -73,6 +74,17 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["1000", "16", "24"]
     assert [int(path.name) for path in list_checkpoints(tmp_path)] == [16, 24, 1000]
     assert newest(tmp_path) == 1000
+
+
+def test_whoever_may_read_the_folder_may_read_its_checkpoints(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        save(tmp_path, 8)
+    finally:
+        os.umask(before)
+    path = tmp_path / "000000000008"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o644}
 
 
 def test_no_folder_holds_no_checkpoint(tmp_path: Path) -> None:
@@ -173,9 +185,8 @@ def full_disk() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_fills_keeps_the_old_ones(
-    tmp_path: Path, full_disk: None, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.usefixtures("full_disk")
+def test_a_disk_that_fills_keeps_the_old_ones(tmp_path: Path) -> None:
     small = Checkpoint({"weight": torch.ones(2)}, {"images_seen": 8})
     save_checkpoint(tmp_path, 8, small, keep=1)
     with pytest.raises(OutputError, match=f"000000000016.*{os.strerror(errno.EFBIG)}"):

@@ -69,14 +69,12 @@ def test_decay_moves_only_what_it_is_for() -> None:
 
 
 def test_each_parameter_is_in_one_group() -> None:
+    config = OptimizerConfig(learning_rate=CONSTANT)
     model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
-    groups = build_optimizer(model, OptimizerConfig(learning_rate=CONSTANT)).param_groups
+    groups = build_optimizer(model, config).param_groups
     members = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(members) == sorted(id(parameter) for parameter in model.parameters())
-    assert (
-        len(build_optimizer(nn.LayerNorm(2), OptimizerConfig(learning_rate=CONSTANT)).param_groups)
-        == 1
-    )
+    assert len(build_optimizer(nn.LayerNorm(2), config).param_groups) == 1  # none is decayed
 
 
 class Walk(nn.Module):

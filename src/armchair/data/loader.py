@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from armchair.core.errors import DataError
 from armchair.core.random import permutation
 
 
+@runtime_checkable
 class Examples(Protocol):
     """Something to train on: example `index` as it is seen at position `position` of the run."""
 
@@ -79,5 +80,6 @@ def batches(
 
 
 def _quiet_worker(_: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent saves, then ends its workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group of processes
+        signal.signal(number, signal.SIG_IGN)  # the parent saves, then ends its workers
     torch.set_num_threads(1)

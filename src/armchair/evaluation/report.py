@@ -30,7 +30,6 @@ from armchair.core.provenance import commit, hardware, today, version
 from armchair.data.scenes import (
     PROMPT_KINDS,
     Prompt,
-    PromptKind,
     Scenes,
     ScenesConfig,
     Stated,
@@ -83,7 +82,7 @@ class Evaluation:
     """
 
     scores: dict[str, Any]
-    drawn: dict[PromptKind, list[tuple[Prompt, Image.Image, dict[str, bool | None]]]]
+    drawn: dict[str, list[tuple[Prompt, Image.Image, dict[str, bool | None]]]]
 
 
 def evaluate(
@@ -163,7 +162,7 @@ def _judge_pictures(
         },
         "bits": {
             "validation": means["nats"] / math.log(2),
-            "true_elbo": means["elbo"] / (math.log(2) * images[0].numel()),
+            "true_elbo": means["elbo"] / (math.log(2) * 3 * scenes.config.size**2),
         },
     }
 
@@ -197,14 +196,14 @@ def _shows(scenes: Scenes, index: int, reading: Reading) -> bool:
     """Whether everything in a scene was read right."""
     scene = scenes.scene(index)
     stated = Stated(scene.pairs, scene.background, scene.size, scene.relation)
-    return bool(judge(Prompt("", stated), reading)["all"])
+    return bool(judge(Prompt("", stated, scene), reading)["all"])
 
 
 def _judge_prompts(
     model: DALLE1,
     config: EvaluationConfig,
     reader: SceneReader,
-    kind: PromptKind,
+    kind: str,
     on_progress: Callable[[str, int, int], None],
 ) -> list[tuple[Prompt, Image.Image, dict[str, bool | None]]]:
     asked = prompts(kind, config.num_prompts, config.seed)

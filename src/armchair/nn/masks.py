@@ -51,8 +51,6 @@ class AttentionPattern:
     conv_kernel: int = 11
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(PatternKind):
-            raise UnknownNameError("attention pattern", self.kind, get_args(PatternKind))
         for field in ("text_length", "grid_size"):
             if getattr(self, field) < 1:
                 raise ConfigError(field, got=getattr(self, field), expected="at least 1")
@@ -93,7 +91,9 @@ def _image_mask(pattern: AttentionPattern) -> Bool[Tensor, "S S"]:
         return past & (back % side == 0)
     if pattern.kind == "convolution":
         return past & torch.isin(back, _kernel_offsets(side, pattern.conv_kernel))
-    return past
+    if pattern.kind == "full":
+        return past
+    raise UnknownNameError("attention pattern", pattern.kind, get_args(PatternKind))
 
 
 def _kernel_offsets(side: int, kernel: int) -> Int[Tensor, " O"]:
@@ -104,7 +104,7 @@ def _kernel_offsets(side: int, kernel: int) -> Int[Tensor, " O"]:
 
 
 def layer_patterns(
-    attention: AttentionName,
+    attention: str,
     num_layers: int,
     *,
     text_length: int,
@@ -114,8 +114,8 @@ def layer_patterns(
     """Name the pattern of every layer.
 
     Args:
-        attention: "paper" for row, column, row, row, … with a convolution in the last layer only;
-            "full" for full attention everywhere.
+        attention: An `AttentionName`: "paper" for row, column, row, row, … with a convolution in
+            the last layer only; "full" for full attention everywhere.
         num_layers: Layers, at least 1.
         text_length: See `AttentionPattern`.
         grid_size: See `AttentionPattern`.

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from armchair.core.errors import CheckpointError
-from armchair.core.files import output_error, sha256, sync_folder, write_json
+from armchair.core.files import atomic_path, output_error, sha256, sync_folder, write_json
 
 FORMAT = 1
 _STATE = "state.safetensors"
@@ -59,13 +58,9 @@ def save_checkpoint(folder: Path, images_seen: int, checkpoint: Checkpoint, *, k
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
-        state = temporary / _STATE
-        save_file({name: t.contiguous() for name, t in checkpoint.tensors.items()}, state)
-        with state.open("rb") as file:
-            os.fsync(file.fileno())
-        manifest = {"format": FORMAT, "sha256": sha256(state), **checkpoint.about}
-        write_json(temporary / _MANIFEST, manifest)
+        temporary = folder / f"{_UNFINISHED}{target.name}"
+        temporary.mkdir()
+        _write(temporary, checkpoint)
         if target.exists():
             target.rename(temporary.with_name(f"{temporary.name}-replaced"))
         temporary.rename(target)
@@ -82,6 +77,13 @@ def save_checkpoint(folder: Path, images_seen: int, checkpoint: Checkpoint, *, k
             shutil.rmtree(temporary, ignore_errors=True)
     _remove_leftovers(folder)
     return target
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    with atomic_path(folder / _STATE) as path:
+        save_file({name: t.contiguous() for name, t in checkpoint.tensors.items()}, path)
+    digest = sha256(folder / _STATE)
+    write_json(folder / _MANIFEST, {"format": FORMAT, "sha256": digest, **checkpoint.about})
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -5,7 +5,7 @@
 Each stage leaves its result in the run's folder and does nothing where that result is whole, so an
 interrupted run goes on where it was:
 
-    RUN/recipe.json       what is being trained
+    RUN/recipe.json       for each stage that has begun, the fields of the recipe that decide it
     RUN/tokenizer.json    stage 1
     RUN/autoencoder/      stage 2: checkpoints/, metrics.jsonl, previews/
     RUN/codes/            stage 3: each picture encoded once
@@ -60,6 +60,16 @@ from armchair.training.observers import Observer
 
 Stage = Literal["tokenizer", "autoencoder", "codes", "transformer", "bundle"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+
+_AUTOENCODER = ("data", "autoencoder", "autoencoder_loss", "autoencoder_training", "augment")
+_TRANSFORMER = ("tokenizer", "transformer", "transformer_loss", "transformer_training")
+_DECIDED_BY: dict[Stage, tuple[str, ...]] = {
+    "tokenizer": ("data", "tokenizer"),
+    "autoencoder": _AUTOENCODER,
+    "codes": _AUTOENCODER,
+    "transformer": _AUTOENCODER + _TRANSFORMER,
+    "bundle": _AUTOENCODER + _TRANSFORMER,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +135,6 @@ class DALLE1Run:
         observe: Gives the observer of a stage, by its name and folder.
 
     Raises:
-        CheckpointError: The folder holds a run of another recipe.
         OutputError: The folder cannot be written to.
     """
 
@@ -142,7 +151,6 @@ class DALLE1Run:
         self.folder = make_folder(folder)
         self.device = device
         self.observe = observe
-        self._claim_folder()
 
     def run(self, stage: Stage | None = None) -> Path:
         """Walk the stages that are not done; or do one, whose predecessors must be done.
@@ -151,11 +159,13 @@ class DALLE1Run:
             The folder or file of the last stage.
 
         Raises:
+            CheckpointError: A stage began under other settings.
             UsageError: An earlier stage is not done.
             Interrupted: Ctrl-C; what was done is saved.
         """
         result = self.folder
         for name in STAGES if stage is None else (stage,):
+            self._begin(name)
             result = getattr(self, f"_{name}")()
         return result
 
@@ -291,7 +301,7 @@ class DALLE1Run:
             examples,
             config,
             folder / "checkpoints",
-            identity=self._identity(),
+            identity={**self._identity(), "config": self._settings(stage)},
             observer=self.observe(stage, folder),
         )
         return folder
@@ -365,22 +375,26 @@ class DALLE1Run:
     def _identity(self) -> dict[str, Any]:
         return {"config": to_dict(self.recipe), "version": version(), "commit": commit()}
 
-    def _claim_folder(self) -> None:
-        """Record the recipe, or check that the folder is this recipe's."""
+    def _begin(self, stage: Stage) -> None:
+        """Record what decides a stage, or check that it and those before it began the same way."""
         path = self.folder / "recipe.json"
-        wanted = to_dict(self.recipe)
-        if path.exists():
-            difference = first_difference(json.loads(path.read_text()), wanted)
-            if difference:
-                name, before, now = difference
+        begun = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        for name in STAGES[: STAGES.index(stage) + 1]:
+            difference = first_difference(begun.get(name), self._settings(name))
+            if name in begun and difference:
+                field, before, now = difference
                 raise CheckpointError(
-                    f"{self.folder} holds a run of another recipe: {name}",
+                    f"the stage {name} of {self.folder} began under other settings: {field}",
                     got=now,
-                    expected=f"{before!r}, as the run began",
+                    expected=repr(before),
                     hint="choose another --out, or give the same options as before",
                 )
-        else:
-            write_json(path, wanted)
+        write_json(path, {**begun, stage: self._settings(stage)})
+
+    def _settings(self, stage: Stage) -> dict[str, Any]:
+        """The fields of the recipe that decide a stage's result."""
+        config = to_dict(self.recipe)
+        return {name: config[name] for name in _DECIDED_BY[stage]}
 
 
 def _seeded(seed: int, build: Callable[[], nn.Module]) -> Any:

@@ -245,7 +245,9 @@ class TextToImageTransformer(nn.Module):
             x = block.prefill(x, layer)
         return x[:, -1]
 
-    def decode(self, codes: Int64[Tensor, " B"], cache: KVCache, index: int) -> Float[Tensor, "B D"]:
+    def decode(
+        self, codes: Int64[Tensor, " B"], cache: KVCache, index: int
+    ) -> Float[Tensor, "B D"]:
         """Run the one image token at raster position `index`, whose past is in the cache.
 
         Returns:
