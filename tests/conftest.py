@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,20 @@ from armchair.pipelines.dalle1 import DALLE1
 from armchair.text.tokenizer import Tokenizer, TokenizerConfig
 
 
+@pytest.fixture(autouse=True)
+def _keep_subnormal_numbers() -> Iterator[None]:
+    """Undo what training sets for its whole process."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> DALLE1:
     """An untrained DALL·E of 64x64 pixels and 4x4 codes."""
     torch.manual_seed(0)
     scenes = Scenes(ScenesConfig(num_pictures=40, size=64))
     captions = [caption for index in range(40) for caption in scenes.captions(index)]
-    tokenizer = Tokenizer.train(captions, TokenizerConfig(vocab_size=300, context_length=40))
+    tokenizer = Tokenizer.train(captions, TokenizerConfig(vocab_size=300, context_length=96))
     autoencoder = DiscreteVAE(
         DiscreteVAEConfig(
             image_size=64, codebook_size=16, codebook_dim=8, width=8, num_groups=4, patch_size=2
@@ -29,7 +37,7 @@ def tiny_model() -> DALLE1:
     transformer = TextToImageTransformer(
         TextToImageConfig(
             text_vocab_size=300,
-            text_length=40,
+            text_length=96,
             image_vocab_size=16,
             grid_size=4,
             dim=32,

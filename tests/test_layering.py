@@ -160,9 +160,9 @@ def test_importing_the_package_is_quick(tmp_path: Path) -> None:
 
 
 IMPORT_EVERYTHING = """
-import importlib, logging, os, random, signal, sys, threading, warnings
+import importlib, logging, os, signal, sys, threading, warnings
 import numpy, torch
-numpy.random.seed(0), random.seed(0), torch.manual_seed(0)
+numpy.random.seed(0), torch.manual_seed(0)
 
 def state():
     return {
@@ -180,7 +180,6 @@ def state():
         "ctrl-c": signal.getsignal(signal.SIGINT),
         "torch draws": torch.get_rng_state().tolist(),
         "numpy draws": numpy.random.get_state()[1].tolist(),
-        "python draws": random.getstate(),
     }
 
 from PIL import Image  # noqa: other people's side effects come first

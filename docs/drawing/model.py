@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from drawing.style import FAINT, HEAT, bare, new_figure
+from drawing.style import HEAT, PIT, bare, new_figure
 from matplotlib.colors import rgb_to_hsv
 from matplotlib.figure import Figure
 from PIL import Image
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from armchair.core.images import contact_sheet, to_pil, to_tensor
 from armchair.data.scenes import Scenes, ScenesConfig
+from armchair.data.scenes.wording import with_article
 from armchair.nn.masks import dense_mask
 from armchair.pipelines.dalle1 import DALLE1
 from armchair.text.bpe import spell
@@ -51,7 +52,7 @@ def example(model: DALLE1) -> Example:
         if scenes.scene(i).pairs == (_PAIR,) and scenes.scene(i).size == "large"
     )
     pixels, background = scenes.pixels(index), scenes.scene(index).background
-    caption = f"an armchair in the shape of an avocado on a {background} background"
+    caption = f"an avocado armchair on {with_article(background)} background"
     text = torch.from_numpy(model.tokenizer.encode_batch([caption], truncate=True))
     return Example(pixels, caption, text, model.autoencoder.encode(to_tensor(pixels)[None]))
 
@@ -77,9 +78,9 @@ def draw_tokens(model: DALLE1) -> Figure:
     shown = example(model)
     grid, patch = model.autoencoder.config.grid_size, model.autoencoder.config.downsampling
     again = np.asarray(model.decode(shown.codes)[0])
-    figure, axes = new_figure(11, 4.4, columns=3, width_ratios=(1, 1.25, 1))
+    figure, axes = new_figure(11, 4.3, columns=3)
     tokens = [spell(model.tokenizer.table.tokens[t]) for t in model.tokenizer.encode(shown.caption)]
-    figure.suptitle(" | ".join(tokens), family="DejaVu Sans Mono", fontsize=10, color="#8a5a00")
+    figure.suptitle("  ".join(tokens), family="DejaVu Sans Mono", fontsize=11, color=PIT)
     means = again.reshape(grid, patch, grid, patch, 3).mean((1, 3)) / 255
     panels = {"the picture": shown.pixels, "its codes": 0.35 * means + 0.65, "decoded": again}
     for panel, (title, picture) in zip(axes[0], panels.items(), strict=True):
@@ -87,7 +88,7 @@ def draw_tokens(model: DALLE1) -> Figure:
         panel.set_title(title)
         bare(panel)
     for (y, x), code in np.ndenumerate(shown.codes[0].numpy()):
-        axes[0, 1].text(x, y, str(code), ha="center", va="center", fontsize=72 / grid)
+        axes[0, 1].text(x, y, str(code), ha="center", va="center", fontsize=88 / grid)
     return figure
 
 
@@ -144,21 +145,23 @@ def text_attention(model: DALLE1, text: Tensor, codes: Tensor) -> Tensor:
 
 
 def draw_attention(model: DALLE1) -> Figure:
-    """For each word of a caption, how strongly each image token looks at it."""
+    """For each word of a caption, its share of the attention that image tokens pay to words."""
     shown = example(model)
     grid = model.autoencoder.config.grid_size
     attention = text_attention(model, shown.text, shown.codes)  # S T
     words = words_of(model, shown.caption)
-    maps = [attention[:, places].sum(1).view(grid, grid).numpy() for _, places in words]
+    shares = torch.stack([attention[:, places].sum(1) for _, places in words])  # words S
+    shares = shares / shares.sum(0)
+    maps = shares.view(-1, grid, grid).numpy()
     rows = -(-(len(maps) + 1) // _COLUMNS)
     figure, axes = new_figure(9, 2.25 * rows, rows=rows, columns=_COLUMNS)
     for panel in axes.flat:
         panel.set_axis_off()
     axes.flat[0].imshow(shown.pixels)
-    axes.flat[0].set_title("the picture", color=FAINT)
-    top = float(np.quantile(np.stack(maps), 0.995))
+    axes.flat[0].set_title("the picture", color=PIT)
+    top = float(np.quantile(maps, 0.995))
     for panel, (word, _), heat in zip(axes.flat[1:], words, maps, strict=False):
         drawn = panel.imshow(100 * heat, cmap=HEAT, vmin=0, vmax=100 * top)
         panel.set_title(word)
-    figure.colorbar(drawn, ax=axes, shrink=0.5, label="% of a token's attention")
+    figure.colorbar(drawn, ax=axes, shrink=0.7, label="% of the attention to words")
     return figure

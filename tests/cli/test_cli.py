@@ -190,11 +190,11 @@ def test_scenes_writes_a_folder_that_can_be_trained_on(
 def test_evaluate_measures_and_records(
     capsys: pytest.CaptureFixture[str], tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    code, out, _ = _run(
+    code, out, err = _run(
         capsys, "evaluate", tiny_bundle, "--prompts", 6, "--scenes", 8, "--record",
         "--json", tmp_path / "scores.json", "--pictures", tmp_path / "sheets", "--device", "cpu",
     )  # fmt: skip
-    assert code == 0
+    assert code == 0, err
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores == json.loads(out)
     assert set(scores["reconstruction"]) == {"psnr_db", "reader_accuracy"}

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from armchair.core.config import from_dict
 from armchair.core.errors import ConfigError
 from armchair.core.schedules import Knot, Schedule
 from armchair.training.objectives.discrete_vae import DiscreteVAELossConfig
@@ -77,4 +78,4 @@ def test_knots_in_no_order_are_refused(at: tuple[float, ...]) -> None:
 
 def test_unknown_shape_is_refused() -> None:
     with pytest.raises(ConfigError, match="shape: got 'exponential'"):
-        Knot(at=0.0, value=1.0, shape="exponential")  # type: ignore[arg-type]
+        from_dict(Knot, {"at": 0.0, "value": 1.0, "shape": "exponential"})

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import contracts
+from armchair.core.config import from_dict
 from armchair.core.errors import ConfigError
 from armchair.models.autoencoders.convolutional import AutoencoderConfig, Decoder, Encoder
 from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
@@ -157,7 +158,8 @@ def test_the_log_scale_has_a_floor() -> None:
 def test_untrained_features_keep_their_scale() -> None:
     config = AutoencoderConfig(**TOY | {"width": 64, "blocks_per_group": 2})
     encoder = contracts.seeded(lambda: Encoder(config, out_channels=32))
-    assert 0.3 < float(encoder(torch.randn(4, 3, 16, 16)).std()) < 3
+    features = encoder(IMAGES).detach()
+    assert 0.3 < features.std() < 3
 
 
 @pytest.mark.parametrize(
@@ -172,13 +174,17 @@ def test_untrained_features_keep_their_scale() -> None:
         ({"width": 0}, "width: got 0"),
         ({"image_size": 18}, "image_size: got 18, expected a positive multiple of 4"),
         ({"image_size": 0}, "image_size: got 0"),
-        ({"logits": "cosine"}, "logits: got 'cosine'"),
         ({"initial_precision": 0.0}, r"initial_precision: got 0\.0"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         DiscreteVAEConfig(**TOY | changes)
+
+
+def test_logits_of_another_kind_are_refused() -> None:
+    with pytest.raises(ConfigError, match="logits: got 'cosine'"):
+        from_dict(DiscreteVAEConfig, {**TOY, "logits": "cosine"})
 
 
 @pytest.mark.parametrize("changes", [{"codebook_decay": 1.0}, {"restart_below": -0.1}])

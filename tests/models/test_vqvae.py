@@ -68,8 +68,8 @@ def test_commitment_reaches_the_encoder_only() -> None:
     assert all(parameter.grad.any() for parameter in vqvae.encoder.parameters())
     assert not vqvae.codebook.requires_grad
     nearest = vqvae.embed(output.codes)
-    assert float(output.commitment) == pytest.approx(
-        float((output.latents - nearest).square().mean())
+    assert float(output.commitment.detach()) == pytest.approx(
+        float((output.latents - nearest).square().mean().detach())
     )
 
 

@@ -20,11 +20,11 @@ def allocate(patterns, batch_size=2):
 def test_a_step_reads_exactly_what_the_mask_allows(kind):
     pattern = make_pattern(kind)
     (layer,) = allocate([pattern]).layers
-    stream = torch.arange(pattern.length).float().view(1, -1, 1, 1).expand(2, -1, 2, 4)
+    stream = torch.arange(pattern.length).float().view(1, 1, -1, 1).expand(2, 2, -1, 4)
     layer.write(0, stream, -stream)
     for position, row in enumerate(dense_mask(pattern)):
         keys, values = layer.read(position)
-        assert keys[1, :, 1, 3].tolist() == row.nonzero().flatten().tolist()
+        assert keys[1, 1, :, 3].tolist() == row.nonzero().flatten().tolist()
         assert torch.equal(values, -keys)
 
 
@@ -45,14 +45,14 @@ def test_no_two_layers_share_memory():
     cache = allocate(patterns)
     buffers = [buffer for layer in cache.layers for buffer in (layer.keys, layer.values)]
     assert len({buffer.untyped_storage().data_ptr() for buffer in buffers}) == 12
-    cache.layers[0].write(0, torch.ones(2, 19, 2, 4), torch.ones(2, 19, 2, 4))
+    cache.layers[0].write(0, torch.ones(2, 2, 19, 4), torch.ones(2, 2, 19, 4))
     assert all(buffer.eq(0).all() for buffer in buffers[2:])
 
 
 @pytest.mark.parametrize("rows", [[0, 0, 1], [0, 1], [1]])
 def test_expanded_candidates_own_their_memory(rows):
     prompt = allocate([make_pattern("row")])
-    ones = torch.ones(1, 3, 2, 4)
+    ones = torch.ones(1, 2, 3, 4)
     prompt.layers[0].write(0, torch.cat([ones, 2 * ones]), torch.cat([-ones, -2 * ones]))
     cache = prompt.expand(torch.tensor(rows))
     assert cache.layers[0].keys[:, 0, 0, 0].tolist() == [row + 1 for row in rows]
@@ -65,6 +65,6 @@ def test_expanded_candidates_own_their_memory(rows):
 def test_writing_moves_no_buffer():
     (layer,) = allocate([make_pattern("column")]).layers
     place = layer.keys.data_ptr()
-    layer.write(5, torch.ones(2, 1, 2, 4), torch.ones(2, 1, 2, 4))
+    layer.write(5, torch.ones(2, 2, 1, 4), torch.ones(2, 2, 1, 4))
     assert layer.keys.data_ptr() == place
     assert layer.keys.sum() == 2 * 2 * 4

@@ -210,6 +210,7 @@ def test_a_full_disk_keeps_the_old_ones_and_says_what_to_do(
     monkeypatch.setattr(module, call, failing(errno.ENOSPC))
     with pytest.raises(OutputError, match="the disk is full"):
         save(tmp_path, 16, keep=1)
+    monkeypatch.undo()
     assert names(tmp_path) == ["8"]
     assert newest(tmp_path) == 8
 

@@ -65,7 +65,8 @@ def test_ten_updates_and_ten_are_twenty(tmp_path: Path, name: str) -> None:
     if name in ("dvae", "vqvae"):
         restarted = unbroken.logged("train", "restarted")
         assert any(value for seen, value in restarted.items() if seen <= 80)
-        assert any(value for seen, value in restarted.items() if seen > 80)
+        # a VQ-VAE of these blots has all its codes in use by then
+        assert name == "vqvae" or any(value for seen, value in restarted.items() if seen > 80)
     interrupted_at(80, build(), tmp_path / "broken", training)
     torch.rand(7)  # what else draws does not matter
     recorder = toys.go(build(), tmp_path / "broken", training)

@@ -28,8 +28,16 @@ class EvaluateOptions:
     """Fresh pictures for the codebook's use; a quarter of them are reconstructed and read."""
     seed: int = 0
     """Which prompts, pictures and samples."""
+    temperature: float | None = None
+    """Sampling settings, where they are to differ from the model's own; see `armchair generate`."""
+    top_k: int | None = None
+    """Draw each code among this many likeliest image codes."""
+    top_p: float | None = None
+    """Draw each code among the likeliest that together have this probability."""
+    guidance_scale: float | None = None
+    """Above 1, the prompt counts for more."""
     record: bool = False
-    """Put the scores into the bundle, its manifest and its model card."""
+    """Put the scores into the bundle and its model card, and make these settings its own."""
     device: str = "auto"
     """auto, cpu, cuda, or cuda:N."""
 
@@ -41,6 +49,7 @@ def run(words: Sequence[str]) -> None:
     import json
 
     from armchair.cli.progress import progress_bar
+    from armchair.core.config import to_dict
     from armchair.core.device import resolve_device
     from armchair.core.files import make_folder, write_text
     from armchair.core.images import contact_sheet, save_png
@@ -60,6 +69,12 @@ def run(words: Sequence[str]) -> None:
             make_folder(path)
     bundle = open_bundle(find_bundle(options.model))
     model = DALLE1.load(bundle, resolve_device(options.device))
+    model.sampling = model.settings(
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        guidance_scale=options.guidance_scale,
+    )
     with progress_bar("measuring", "pictures") as advance:
         evaluation = evaluate(
             model, config, on_progress=lambda what, done, total: advance(done, total)
@@ -77,4 +92,5 @@ def run(words: Sequence[str]) -> None:
                     save_png(sheet, options.pictures / f"{kind}-{name}.png", {})
     if options.record:
         card = model_card(bundle.name, bundle.manifest["about"], evaluation.scores)
-        add_to_bundle(bundle, {EVALUATION: text + "\n"}, card=card)
+        built_from = {**bundle.manifest["config"], "sampling": to_dict(model.sampling)}
+        add_to_bundle(bundle, {EVALUATION: text + "\n"}, card=card, config=built_from)

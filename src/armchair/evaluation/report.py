@@ -207,12 +207,12 @@ def _judge_prompts(
     on_progress: Callable[[str, int, int], None],
 ) -> list[tuple[Prompt, Image.Image, dict[str, bool | None]]]:
     asked = prompts(kind, config.num_prompts, config.seed)
-    pictures: list[Image.Image] = []
-    for start in range(0, len(asked), _BATCH_SIZE):
-        texts = [prompt.text for prompt in asked[start : start + _BATCH_SIZE]]
-        # A seed for each part: one seed draws one noise for the same picture of every prompt.
-        pictures += model.generate(texts, seed=config.seed + start)
-        on_progress(kind.replace("_", "-"), len(pictures), len(asked))
+    pictures = model.draw(
+        [prompt.text for prompt in asked],
+        [(config.seed, index) for index in range(len(asked))],
+        batch_size=_BATCH_SIZE,
+        on_progress=lambda done, total: on_progress(kind.replace("_", "-"), done, total),
+    )
     return [
         (prompt, picture, judge(prompt, reader.read(np.asarray(picture))))
         for prompt, picture in zip(asked, pictures, strict=True)

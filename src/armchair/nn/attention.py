@@ -75,7 +75,7 @@ class JointAttention(nn.Module):
     def prefill(self, x: Float[Tensor, "B T D"], cache: LayerCache) -> Float[Tensor, "B T D"]:
         """Attend over the stream's first T tokens and keep their keys and values."""
         qkv = self.qkv(x)
-        _, keys, values = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        _, keys, values = self._heads(qkv)
         cache.write(0, keys, values)
         return self.projection(dense_attention(qkv, self.pattern, num_heads=self.num_heads))
 
@@ -83,11 +83,16 @@ class JointAttention(nn.Module):
         self, x: Float[Tensor, "B 1 D"], cache: LayerCache, position: int
     ) -> Float[Tensor, "B 1 D"]:
         """Attend from the one token at stream `position`, whose past is in the cache."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # B 1 3 N K
-        queries, keys, values = qkv.unbind(2)
+        queries, keys, values = self._heads(self.qkv(x))
         cache.write(position, keys, values)
-        keys, values = cache.read(position)  # B S N K
-        outputs = F.scaled_dot_product_attention(
-            queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
-        )  # B N 1 K
+        keys, values = cache.read(position)  # B N S K
+        # Plain products: scaled_dot_product_attention with a single query splits its sums between
+        # the threads, so that a row's last bits would depend on how many rows there are.
+        scores = queries @ keys.mT * keys.shape[-1] ** -0.5  # B N 1 S
+        weights = scores.float().softmax(dim=-1).to(values.dtype)
+        outputs = weights @ values  # B N 1 K
         return self.projection(outputs.transpose(1, 2).flatten(2))
+
+    def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys, and values, B N T K each."""
+        return qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)

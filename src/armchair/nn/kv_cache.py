@@ -24,16 +24,16 @@ class LayerCache:
     """The keys and values of one layer, for every position of the stream.
 
     Args:
-        keys: Buffer to own, B L N K.
-        values: Buffer to own, B L N K.
+        keys: Buffer to own, B N L K.
+        values: Buffer to own, B N L K.
         visible: For each position of the stream, what it sees: a count n for the first n
             positions, or their indices.
     """
 
     def __init__(
         self,
-        keys: Float[Tensor, "B L N K"],
-        values: Float[Tensor, "B L N K"],
+        keys: Float[Tensor, "B N L K"],
+        values: Float[Tensor, "B N L K"],
         visible: Sequence[int | Tensor],
     ) -> None:
         self.keys = keys
@@ -41,18 +41,18 @@ class LayerCache:
         self._visible = visible
 
     def write(
-        self, start: int, keys: Float[Tensor, "B T N K"], values: Float[Tensor, "B T N K"]
+        self, start: int, keys: Float[Tensor, "B N T K"], values: Float[Tensor, "B N T K"]
     ) -> None:
         """Store the keys and values of T tokens from stream position `start` on."""
-        self.keys[:, start : start + keys.shape[1]] = keys
-        self.values[:, start : start + keys.shape[1]] = values
+        self.keys[:, :, start : start + keys.shape[2]] = keys
+        self.values[:, :, start : start + keys.shape[2]] = values
 
-    def read(self, position: int) -> tuple[Float[Tensor, "B S N K"], Float[Tensor, "B S N K"]]:
+    def read(self, position: int) -> tuple[Float[Tensor, "B N S K"], Float[Tensor, "B N S K"]]:
         """The keys and values that the token at `position` sees, its own among them."""
         visible = self._visible[position]
         if isinstance(visible, int):
-            return self.keys[:, :visible], self.values[:, :visible]
-        return self.keys.index_select(1, visible), self.values.index_select(1, visible)
+            return self.keys[:, :, :visible], self.values[:, :, :visible]
+        return self.keys.index_select(2, visible), self.values.index_select(2, visible)
 
     def expand(self, rows: Int[Tensor, " C"]) -> LayerCache:
         """A cache of its own for C candidates; candidate c starts from row `rows[c]`."""
@@ -91,7 +91,7 @@ class KVCache:
             device: Of the buffers.
         """
         visible = {pattern: _visible_positions(pattern, device) for pattern in set(patterns)}
-        shape = (batch_size, patterns[0].length, num_heads, head_dim)
+        shape = (batch_size, num_heads, patterns[0].length, head_dim)
         return cls(
             [
                 LayerCache(

@@ -6,7 +6,7 @@ pictures = model.generate("an armchair in the shape of an avocado", count=9, see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -98,7 +98,7 @@ class DALLE1:
             raise BundleError(f"{bundle.path}: kind", got=bundle.kind, expected=KIND)
         try:
             config = from_dict(_BundleConfig, bundle.manifest["config"])
-        except ConfigError as error:
+        except UsageError as error:
             raise BundleError(f"{bundle.path}: {error}") from error
         tokenizer = Tokenizer.load(bundle.path / "tokenizer.json")
         autoencoder = build_autoencoder(config.autoencoder)
@@ -171,17 +171,64 @@ class DALLE1:
             raise UsageError("count", got=count, expected=f"1 to {_MAX_COUNT:,}")
         if batch_size < 1:
             raise UsageError("batch_size", got=batch_size, expected="at least 1")
-        chosen = self._settings(settings)
-        text = torch.from_numpy(self.tokenizer.encode_batch(texts, truncate=truncate))
-        jobs = [(which, k) for which in range(len(texts)) for k in range(count)]
+        chosen = self.settings(**settings)
+        pictures = self.draw(
+            [text for text in texts for _ in range(count)],
+            [(seed, k) for _ in texts for k in range(count)],
+            settings=chosen,
+            truncate=truncate,
+            batch_size=batch_size,
+            on_progress=on_progress,
+        )
+        for number, picture in enumerate(pictures):
+            picture.info.update(prompt=texts[number // count], seed=str(seed))
+            picture.info.update(index=str(number % count))
+            picture.info.update({name: str(value) for name, value in asdict(chosen).items()})
+        return pictures
+
+    @torch.no_grad()
+    def draw(
+        self,
+        prompts: Sequence[str],
+        keys: Sequence[tuple[int, int]],
+        *,
+        settings: SamplingSettings | None = None,
+        truncate: bool = False,
+        batch_size: int = _BATCH_SIZE,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Image.Image]:
+        """Draw one picture of each prompt.
+
+        Args:
+            prompts: Captions, at least one.
+            keys: For each its (seed, index), which alone decide its random numbers.
+            settings: How tokens are drawn; the model's own if not given.
+            truncate: As in `generate`; so are the rest.
+            batch_size: Pictures drawn at once.
+            on_progress: Called with (tokens drawn, tokens in all).
+        """
+        settings = settings or self.sampling
+        text = torch.from_numpy(self.tokenizer.encode_batch(prompts, truncate=truncate))
+        tokens_each = self.transformer.config.image_length
         pictures: list[Image.Image] = []
-        for codes in self._draw(text, jobs, seed, chosen, batch_size, on_progress):
+        for start in range(0, len(text), batch_size):
+            part = text[start : start + batch_size]
+
+            def advance(drawn: int, _: int, start: int = start, size: int = len(part)) -> None:
+                if on_progress is not None:
+                    on_progress(start * tokens_each + drawn * size, len(text) * tokens_each)
+
+            codes = sample(
+                self.transformer,
+                part,
+                keys=keys[start : start + batch_size],
+                temperature=settings.temperature,
+                top_k=settings.top_k,
+                top_p=settings.top_p,
+                guidance_scale=settings.guidance_scale,
+                progress=advance,
+            )
             pictures += self.decode(codes)
-        for picture, (which, k) in zip(pictures, jobs, strict=True):
-            picture.info.update(
-                prompt=texts[which], seed=str(seed), index=str(k),
-                **{name: str(value) for name, value in asdict(chosen).items()},
-            )  # fmt: skip
         return pictures
 
     @torch.no_grad()
@@ -189,7 +236,12 @@ class DALLE1:
         """The pictures that codes stand for."""
         return to_pil(self.autoencoder.decode(codes.to(self.device)))
 
-    def _settings(self, changes: dict[str, Any]) -> SamplingSettings:
+    def settings(self, **changes: Any) -> SamplingSettings:
+        """The model's own sampling settings with those changed that are not None.
+
+        Raises:
+            UsageError: There is no such setting, or it is out of range.
+        """
         known = set(asdict(self.sampling))
         for name in changes:
             if name not in known:
@@ -198,36 +250,6 @@ class DALLE1:
                 )
         given = {name: value for name, value in changes.items() if value is not None}
         return replace(self.sampling, **given)
-
-    @torch.no_grad()
-    def _draw(
-        self,
-        text: Int[Tensor, "P T"],
-        jobs: list[tuple[int, int]],
-        seed: int,
-        settings: SamplingSettings,
-        batch_size: int,
-        on_progress: Callable[[int, int], None] | None,
-    ) -> Iterator[Int[Tensor, "B h w"]]:
-        tokens_each = self.transformer.config.image_length
-        total = len(jobs) * tokens_each
-        for start in range(0, len(jobs), batch_size):
-            part = jobs[start : start + batch_size]
-
-            def advance(drawn: int, _: int, start: int = start, size: int = len(part)) -> None:
-                if on_progress is not None:
-                    on_progress(start * tokens_each + drawn * size, total)
-
-            yield sample(
-                self.transformer,
-                text[[which for which, _ in part]].to(self.device),
-                keys=[(seed, k) for _, k in part],
-                temperature=settings.temperature,
-                top_k=settings.top_k,
-                top_p=settings.top_p,
-                guidance_scale=settings.guidance_scale,
-                progress=advance,
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import dataclasses
 
 from armchair.core.schedules import Schedule
 from armchair.data.sources import DataConfig
+from armchair.models.autoencoders.convolutional import AutoencoderConfig
 from armchair.models.autoencoders.dvae import DiscreteVAEConfig
 from armchair.models.autoencoders.vqvae import VQVAEConfig
 from armchair.models.sequence.text_to_image import TextToImageConfig
@@ -98,7 +99,8 @@ def scenes_vqvae() -> DALLE1Recipe:
     Command: armchair train scenes-vqvae --stage autoencoder --out RUN (after --stage tokenizer)
     """
     recipe = scenes()
-    shape = dataclasses.asdict(recipe.autoencoder)
+    shared = (field.name for field in dataclasses.fields(AutoencoderConfig))
+    shape = {name: getattr(recipe.autoencoder, name) for name in shared}
     return dataclasses.replace(
         recipe,
         name="scenes-vqvae",
