@@ -23,6 +23,11 @@ def scenes() -> DALLE1Recipe:
     """The shipped model, dalle1-scenes: 128x128 pixels, 16x16 codes of 1,024.
 
     Command: armchair train scenes --out RUN
+    Hardware: 2 cores of an AMD EPYC with AVX512-BF16.
+    Time: 30 minutes for the autoencoder, 6 for the codes, 19 for the transformer.
+    Scores to expect: reconstructions of 28.1 dB, all of them read right, and all 1,024 codes in
+        use; 1.43 bits a code, with which colours and backgrounds are right and objects are rough
+        (benchmarks/results/dalle1-scenes.json). The transformer wants several times as long.
     """
     return DALLE1Recipe(
         name="scenes",
