@@ -33,7 +33,7 @@ class GenerateOptions:
     seed: int = 0
     """The same seed draws the same pictures, whatever else is drawn beside them."""
     temperature: float | None = None
-    """Below 1 draws likelier pictures, 0 the likeliest; the model's own default if not given."""
+    """Below 1 draws likelier pictures; the model's own default if not given."""
     top_k: int | None = None
     """Draw each code among this many likeliest image codes."""
     top_p: float | None = None

@@ -36,7 +36,7 @@ class SamplingSettings:
     """How tokens are drawn.
 
     Attributes:
-        temperature: Divides the logits; 0 takes the likeliest token.
+        temperature: Divides the logits; above 0. For the likeliest tokens alone, top_k = 1.
         top_k: Draw among this many likeliest image tokens; None for all.
         top_p: Draw among the likeliest image tokens that together have this probability; None for
             all.
@@ -49,8 +49,8 @@ class SamplingSettings:
     guidance_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= 100:
-            raise ConfigError("temperature", got=self.temperature, expected="0 to 100")
+        if not 0 < self.temperature <= 100:
+            raise ConfigError("temperature", got=self.temperature, expected="above 0, at most 100")
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError("top_k", got=self.top_k, expected="at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:

@@ -9,7 +9,7 @@ from torch import Tensor
 from armchair.core.images import to_tensor
 from armchair.core.random import numpy_generator
 from armchair.data.code_store import CodeStore
-from armchair.data.transforms import augment_for_autoencoder
+from armchair.data.transforms import augment_for_autoencoder, center_crop
 from armchair.data.types import CaptionedPictures
 from armchair.text.tokenizer import Tokenizer
 
@@ -37,10 +37,10 @@ class PictureExamples:
     def example(self, index: int, position: int) -> dict[str, Tensor]:
         """Picture `index`, cropped as position `position` of the run has it."""
         pixels = self.pictures.pixels(index)
-        if self.augment:
-            generator = numpy_generator("augment", self.seed, position)
-            pixels = augment_for_autoencoder(pixels, self.size, generator)
-        return {"images": to_tensor(pixels)}
+        if not self.augment:
+            return {"images": to_tensor(center_crop(pixels, self.size))}
+        generator = numpy_generator("augment", self.seed, position)
+        return {"images": to_tensor(augment_for_autoencoder(pixels, self.size, generator))}
 
 
 class CaptionedCodes:
