@@ -32,7 +32,7 @@ def scenes() -> DALLE1Recipe:
     return DALLE1Recipe(
         name="scenes",
         description="DALL·E 1 on scenes, a procedural world of objects made of foods.",
-        data=DataConfig(source="scenes", num_pictures=60_000, num_validation=512),
+        data=DataConfig(source="scenes", num_pictures=80_000, num_validation=512),
         tokenizer=TokenizerConfig(vocab_size=512, context_length=40, dropout=0.1),
         autoencoder=DiscreteVAEConfig(
             image_size=128,

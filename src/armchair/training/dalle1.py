@@ -42,10 +42,16 @@ from armchair.models.autoencoders.dvae import DiscreteVAEConfig
 from armchair.models.autoencoders.interface import ImageTokenizer
 from armchair.models.autoencoders.vqvae import VQVAEConfig
 from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
+from armchair.pipelines.bundle import find_bundle, open_bundle
 from armchair.pipelines.card import model_card
 from armchair.pipelines.dalle1 import DALLE1, build_autoencoder
 from armchair.text.tokenizer import Tokenizer, TokenizerConfig
-from armchair.training.checkpoint import load_newest
+from armchair.training.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    load_newest,
+    save_checkpoint,
+)
 from armchair.training.examples import CaptionedCodes, PictureExamples
 from armchair.training.loop import TrainingConfig, train
 from armchair.training.objective import Objective
@@ -61,7 +67,14 @@ from armchair.training.observers import Observer
 Stage = Literal["tokenizer", "autoencoder", "codes", "transformer", "bundle"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
-_AUTOENCODER = ("data", "autoencoder", "autoencoder_loss", "autoencoder_training", "augment")
+_AUTOENCODER = (
+    "data",
+    "autoencoder",
+    "autoencoder_loss",
+    "autoencoder_training",
+    "augment",
+    "autoencoder_from",
+)
 _TRANSFORMER = ("tokenizer", "transformer", "transformer_loss", "transformer_training")
 _DECIDED_BY: dict[Stage, tuple[str, ...]] = {
     "tokenizer": ("data", "tokenizer"),
@@ -85,6 +98,8 @@ class DALLE1Recipe:
         autoencoder_loss: Its loss, of the same kind.
         autoencoder_training: How it is trained.
         augment: Crop, shrink and flip the autoencoder's pictures at random.
+        autoencoder_from: A bundle whose autoencoder is taken as it is, by name or path, instead of
+            training one; `autoencoder` then says the same shape as the bundle.
         transformer: The second stage's shape.
         transformer_loss: Its loss.
         transformer_training: How it is trained.
@@ -98,6 +113,7 @@ class DALLE1Recipe:
     autoencoder_loss: DiscreteVAELossConfig | VQVAELossConfig
     autoencoder_training: TrainingConfig
     augment: bool = True
+    autoencoder_from: str | None = None
     transformer: TextToImageConfig
     transformer_loss: TextToImageLossConfig
     transformer_training: TrainingConfig
@@ -180,6 +196,8 @@ class DALLE1Run:
 
     def _autoencoder(self) -> Path:
         recipe = self.recipe
+        if recipe.autoencoder_from is not None:
+            return self._take_autoencoder(recipe.autoencoder_from)
         model = _seeded(recipe.autoencoder_training.seed, self._build_autoencoder)
         objective = autoencoder_objective(model, self.validation_images, recipe.autoencoder_loss)
         examples = PictureExamples(
@@ -189,6 +207,33 @@ class DALLE1Run:
             augment=recipe.augment,
         )
         return self._train("autoencoder", objective, examples, recipe.autoencoder_training)
+
+    def _take_autoencoder(self, source: str) -> Path:
+        """Copy a bundle's autoencoder to where a trained one would be; once, as bundles change."""
+        folder = self.folder / "autoencoder"
+        if list_checkpoints(folder / "checkpoints"):
+            return folder
+        bundle = open_bundle(find_bundle(source))
+        model = DALLE1.load(bundle, torch.device("cpu")).autoencoder
+        difference = first_difference(to_dict(model.config), to_dict(self.recipe.autoencoder))
+        if difference:
+            field, theirs, ours = difference
+            raise ConfigError(
+                f"autoencoder.{field}",
+                got=ours,
+                expected=f"{theirs!r}, as in the bundle {bundle.name}",
+                hint="give the autoencoder the bundle's shape, or train one: leave out "
+                "--autoencoder-from",
+            )
+        about = {
+            **self._identity(),
+            "images_seen": self.recipe.autoencoder_training.num_images,
+            "taken_from": {"bundle": bundle.name, "about": bundle.manifest.get("about")},
+        }
+        tensors = {f"average/{name}": tensor for name, tensor in model.state_dict().items()}
+        checkpoint = Checkpoint(tensors, about)
+        save_checkpoint(folder / "checkpoints", about["images_seen"], checkpoint, keep=1)
+        return folder
 
     def _codes(self) -> Path:
         folder = self.folder / "codes"
