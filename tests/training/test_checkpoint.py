@@ -5,12 +5,14 @@ import resource
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from armchair.core.errors import CheckpointError, OutputError
+from armchair.core.schedules import Schedule
 from armchair.training import checkpoint as module
 from armchair.training.checkpoint import (
     Checkpoint,
@@ -21,6 +23,7 @@ from armchair.training.checkpoint import (
     optimizer_tensors,
     save_checkpoint,
 )
+from armchair.training.optim import OptimizerConfig, build_optimizers
 
 
 def state(images_seen: int) -> Checkpoint:
@@ -228,46 +231,51 @@ def test_what_safetensors_makes_of_a_full_disk_has_the_hint_too(
     assert names(tmp_path) == []
 
 
-def steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:
-    for number in range(count):
-        inputs = torch.full((4, 3, 6, 6), float(number + 1))
-        model(inputs).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def build() -> tuple[nn.Module, torch.optim.Optimizer, list[str]]:
+def build(kind: Literal["adamw", "muon"]) -> tuple[nn.Module, list[torch.optim.Optimizer]]:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))
+    layers = [nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Linear(4, 2)]
+    model = nn.ModuleDict({"layers": nn.ModuleList(layers)})
     model.register_parameter("scalar", nn.Parameter(torch.ones(())))  # is not used, so has no state
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return (
-        model,
-        torch.optim.AdamW(model.parameters(), fused=True),
-        [name for name, _ in model.named_parameters()],
-    )
+    rate = Schedule.of(1e-3)
+    return model, build_optimizers(model, OptimizerConfig(learning_rate=rate, hidden_matrices=kind))
 
 
-def test_an_optimizer_goes_on_where_it_was(tmp_path: Path) -> None:
-    model, optimizer, order = build()
-    steps(model, optimizer, 3)
-    tensors = {**model.state_dict(), **optimizer_tensors(optimizer, order)}
+def steps(model: nn.Module, optimizers: list[torch.optim.Optimizer], count: int) -> None:
+    for n in range(count):
+        x = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(n))
+        for layer in cast(nn.ModuleList, model["layers"]):  # type: ignore[index]
+            x = layer(x.movedim(1, -1) if isinstance(layer, nn.Linear) else x)
+        x.square().sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_optimizers_go_on_where_they_were(tmp_path: Path, kind: Literal["adamw", "muon"]) -> None:
+    model, optimizers = build(kind)
+    assert len(optimizers) == (2 if kind == "muon" else 1)
+    steps(model, optimizers, 3)
+    tensors = {**model.state_dict(), **optimizer_tensors(model, optimizers)}
     save_checkpoint(tmp_path, 1, Checkpoint(tensors, {}), keep=1)
     loaded = load_checkpoint(tmp_path / "000000000001").tensors
 
-    again, other_optimizer, _ = build()
+    again, other_optimizers = build(kind)
     again.load_state_dict({name: loaded[name] for name in again.state_dict()})
     kept = {name: tensor for name, tensor in loaded.items() if "/" in name}
-    assert {name.split("/")[1] for name in kept} == {"step", "exp_avg", "exp_avg_sq"}
-    load_optimizer_tensors(other_optimizer, order, kept)
-    for one, other in zip(model.parameters(), again.parameters(), strict=True):
-        for key, value in optimizer.state[one].items():
-            assert torch.equal(other_optimizer.state[other][key], value)
-            assert other_optimizer.state[other][key].stride() == value.stride()
+    of_muon = {"momentum_buffer"} if kind == "muon" else set[str]()
+    assert {name.split("/")[1] for name in kept} == {"step", "exp_avg", "exp_avg_sq"} | of_muon
+    load_optimizer_tensors(again, other_optimizers, kept)
+    assert optimizer_tensors(again, other_optimizers).keys() == kept.keys()
+    before = dict(zip(model.parameters(), again.parameters(), strict=True))
+    for optimizer, other in zip(optimizers, other_optimizers, strict=True):
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                found = other.state[before[parameter]][key]
+                assert torch.equal(found, value)
+                assert found.stride() == value.stride()
 
-    steps(model, optimizer, 3)
-    steps(again, other_optimizer, 3)
-    parameters: list[tuple[Tensor, Tensor]] = list(
-        zip(model.parameters(), again.parameters(), strict=True)
-    )
-    assert all(torch.equal(one, other) for one, other in parameters)
+    steps(model, optimizers, 3)
+    steps(again, other_optimizers, 3)
+    assert all(torch.equal(one, other) for one, other in before.items())

@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,8 +11,9 @@ from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImag
 from armchair.training.optim import (
     IterateAverage,
     OptimizerConfig,
-    build_optimizer,
+    build_optimizers,
     decayed_parameters,
+    hidden_matrices,
 )
 
 CONSTANT = Schedule.of(0.1)
@@ -60,7 +61,9 @@ def test_decay_in_the_models_of_the_project() -> None:
 def test_decay_moves_only_what_it_is_for() -> None:
     model = nn.Linear(2, 2)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=CONSTANT, weight_decay=0.5))
+    (optimizer,) = build_optimizers(
+        model, OptimizerConfig(learning_rate=CONSTANT, weight_decay=0.5)
+    )
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -68,13 +71,51 @@ def test_decay_moves_only_what_it_is_for() -> None:
     assert torch.equal(model.bias, before["bias"])
 
 
-def test_each_parameter_is_in_one_group() -> None:
-    config = OptimizerConfig(learning_rate=CONSTANT)
-    model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
-    groups = build_optimizer(model, config).param_groups
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_each_parameter_is_in_one_group(kind: Literal["adamw", "muon"]) -> None:
+    config = OptimizerConfig(learning_rate=CONSTANT, hidden_matrices=kind)
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(2, 2), nn.LayerNorm(2)])})
+    optimizers = build_optimizers(model, config)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     members = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(members) == sorted(id(parameter) for parameter in model.parameters())
-    assert len(build_optimizer(nn.LayerNorm(2), config).param_groups) == 1  # none is decayed
+    (alone,) = build_optimizers(nn.LayerNorm(2), config)
+    assert len(alone.param_groups) == 1  # none is decayed
+
+
+def test_muon_is_for_the_matrices_of_stacked_layers() -> None:
+    transformer = TextToImageTransformer(
+        TextToImageConfig(
+            text_vocab_size=8,
+            text_length=4,
+            image_vocab_size=4,
+            grid_size=2,
+            dim=8,
+            num_layers=1,
+            num_heads=2,
+        )
+    )
+    assert hidden_matrices(transformer) == {
+        "blocks.0.attention.qkv.weight",
+        "blocks.0.attention.projection.weight",
+        "blocks.0.mlp.hidden.weight",
+        "blocks.0.mlp.projection.weight",
+    }
+
+
+def test_a_step_of_muon_is_orthogonal_and_as_large_as_one_of_adamw() -> None:
+    """All singular values near 1, times 0.2 sqrt(longer side): elements of about 0.2."""
+    model = nn.ModuleList([nn.Linear(32, 64, bias=False)])
+    config = OptimizerConfig(learning_rate=CONSTANT, hidden_matrices="muon")
+    (optimizer,) = build_optimizers(model, config)
+    (parameter,) = model.parameters()
+    before = parameter.detach().clone()
+    parameter.grad = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    step = (before - parameter.detach()) / CONSTANT(0.0)
+    singular = torch.linalg.svdvals(step) / (0.2 * 64**0.5)
+    assert 0.6 < singular.min() and singular.max() < 1.3
+    assert 0.15 < step.square().mean().sqrt() < 0.25
 
 
 class Walk(nn.Module):

@@ -82,17 +82,18 @@ def scenes() -> DALLE1Recipe:
         ),
         transformer_loss=TextToImageLossConfig(condition_dropout=0.1),
         transformer_training=TrainingConfig(
-            num_images=40_000,
+            num_images=112_000,
             batch_size=32,
             optimizer=OptimizerConfig(
-                learning_rate=Schedule.of(0.0, (0.04, 2e-3, "linear"), (1.0, 2e-5, "cosine")),
+                hidden_matrices="muon",
+                learning_rate=Schedule.of(0.0, (0.02, 5e-3, "linear"), (1.0, 2e-5, "linear")),
                 betas=(0.9, 0.96),
                 weight_decay=4.5e-2,
                 clip_norm=1.0,
                 average_decay=0.995,
             ),
             log_every=800,
-            validate_every=8000,
+            validate_every=16_000,
             checkpoint_every=8000,
         ),
     )

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from armchair.core.errors import CheckpointError
 from armchair.core.files import atomic_path, output_error, sha256, sync_folder, write_json
@@ -152,31 +152,34 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     return None
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """An optimizer's state as named tensors.
-
-    Args:
-        optimizer: Its state belongs to parameters in the order of its groups.
-        names: A name for each parameter, in that order.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+def optimizer_tensors(
+    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> dict[str, Tensor]:
+    """The state of a model's optimizers as tensors named "parameter/state"."""
     return {
         f"{name}/{key}": value
-        for name, parameter in zip(names, parameters, strict=True)
+        for name, parameter in model.named_parameters()
+        for optimizer in optimizers
+        if parameter in optimizer.state
         for key, value in optimizer.state[parameter].items()
     }
 
 
 def load_optimizer_tensors(
-    optimizer: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]
+    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor]
 ) -> None:
     """Put back what `optimizer_tensors` gave."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    by_name = dict(zip(names, parameters, strict=True))
+    parameters = dict(model.named_parameters())
+    owners = {
+        parameter: optimizer
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
     for full_name, tensor in tensors.items():
         name, key = full_name.rsplit("/", 1)
-        parameter = by_name[name]
+        parameter = parameters[name]
         kept = tensor.to(parameter.device)  # the count of steps too, as the fused AdamW wants it
         if tensor.shape == parameter.shape:  # the layout (channels last, say) decides rounding
             kept = torch.empty_like(parameter).copy_(kept)
-        optimizer.state[parameter][key] = kept
+        owners[parameter].state[parameter][key] = kept

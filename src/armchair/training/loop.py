@@ -39,8 +39,7 @@ from armchair.training.observers import Observer
 from armchair.training.optim import (
     IterateAverage,
     OptimizerConfig,
-    build_optimizer,
-    decayed_parameters,
+    build_optimizers,
 )
 
 
@@ -161,7 +160,7 @@ class _Run:
         self.observer = observer
         self.device = next(self.model.parameters()).device
         self.dtype = resolve_precision(config.precision, self.device)
-        self.optimizer = build_optimizer(self.model, config.optimizer)
+        self.optimizers = build_optimizers(self.model, config.optimizer)
         self.average = IterateAverage(self.model, config.optimizer.average_decay)
         self.images_seen = 0
         self.updates = 0
@@ -204,8 +203,9 @@ class _Run:
         config, size = self.config, len(next(iter(batch.values())))
         progress = self.images_seen / config.num_images
         learning_rate = config.optimizer.learning_rate(progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
         part_size = -(-size // config.accumulation)
         for start in range(0, size, part_size):
             part = {name: tensor[start : start + part_size] for name, tensor in batch.items()}
@@ -216,8 +216,9 @@ class _Run:
             (loss.total * share).backward()
             self.count({"loss": loss.total, **loss.metrics}, share)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         after = self.objective.after_update(self.generator("after update", self.images_seen))
         self.count({"gradient_norm": norm, "learning_rate": learning_rate, **after}, 1.0)
         self.summed += 1
@@ -273,20 +274,13 @@ class _Run:
         self.model.load_state_dict(current)
         self.clock += time.monotonic() - paused
 
-    def optimizer_names(self) -> list[str]:
-        names = [name for name, _ in self.model.named_parameters()]
-        decayed = decayed_parameters(self.model)
-        return [n for n in names if n in decayed] + [n for n in names if n not in decayed]
-
     def save(self) -> Path:
         tensors = {
             **{f"model/{name}": tensor for name, tensor in self.model.state_dict().items()},
             **{f"average/{name}": tensor for name, tensor in self.average.state.items()},
             **{
                 f"optimizer/{name}": tensor
-                for name, tensor in optimizer_tensors(
-                    self.optimizer, self.optimizer_names()
-                ).items()
+                for name, tensor in optimizer_tensors(self.model, self.optimizers).items()
             },
         }
         about = {
@@ -315,7 +309,7 @@ class _Run:
             parts[part][rest] = tensor
         self.model.load_state_dict(parts["model"])
         self.average.load(parts["average"], about["average_contributions"])
-        load_optimizer_tensors(self.optimizer, self.optimizer_names(), parts["optimizer"])
+        load_optimizer_tensors(self.model, self.optimizers, parts["optimizer"])
         self.images_seen, self.updates = about["images_seen"], about["updates"]
 
 

@@ -1,8 +1,9 @@
-"""AdamW with decay only where it belongs, and the average of a model's iterates."""
+"""AdamW with decay only where it belongs, Muon for hidden matrices, and the average of iterates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ class OptimizerConfig:
         clip_norm: Largest norm of the whole gradient.
         average_decay: Decay of the moving average of the parameters; 0 for none.
         average_every: Updates between two contributions to that average.
+        hidden_matrices: What moves the matrices of stacked layers: "adamw" like the rest, or
+            "muon", whose step has all its singular values near 1. Its size is matched to AdamW's,
+            so that the learning rate and the decay serve both.
     """
 
     learning_rate: Schedule
@@ -33,6 +37,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     average_decay: float = 0.999
     average_every: int = 1
+    hidden_matrices: Literal["adamw", "muon"] = "adamw"
 
     def __post_init__(self) -> None:
         for beta in self.betas:
@@ -65,21 +70,52 @@ def decayed_parameters(model: nn.Module) -> set[str]:
     }
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over two groups of parameters: decayed and not."""
+def hidden_matrices(model: nn.Module) -> set[str]:
+    """Names of the matrices of a model's stacked layers: those inside an `nn.ModuleList`."""
+    stacks = [n for n, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     decayed = decayed_parameters(model)
-    named = list(model.named_parameters())
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 2
+        and name in decayed
+        and any(name.startswith(f"{stack}.") for stack in stacks)
+    }
+
+
+def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    """Optimizers that share out the parameters between them: AdamW, after Muon where it is asked for.
+
+    AdamW has two groups: decayed and not. Muon is "Muon: An optimizer for hidden layers in neural
+    networks" (Jordan, 2024), its step scaled as in "Muon is Scalable for LLM Training" (arXiv
+    2502.16982), section 2.2.
+    """
+    learning_rate = config.learning_rate(0.0)
+    optimizers: list[torch.optim.Optimizer] = []
+    by_muon = hidden_matrices(model) if config.hidden_matrices == "muon" else set[str]()
+    if by_muon:
+        optimizers.append(
+            torch.optim.Muon(
+                [p for n, p in model.named_parameters() if n in by_muon],
+                lr=learning_rate,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    decayed = decayed_parameters(model)
+    named = [(n, p) for n, p in model.named_parameters() if n not in by_muon]
     groups = [
         {"params": [p for n, p in named if n in decayed], "weight_decay": config.weight_decay},
         {"params": [p for n, p in named if n not in decayed], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate(0.0),
-        betas=config.betas,
-        eps=config.epsilon,
-        fused=True,
-    )
+    groups = [group for group in groups if group["params"]]
+    if groups:
+        optimizers.append(
+            torch.optim.AdamW(
+                groups, lr=learning_rate, betas=config.betas, eps=config.epsilon, fused=True
+            )
+        )
+    return optimizers
 
 
 class IterateAverage:
