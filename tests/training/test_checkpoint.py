@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from armchair.core.errors import CheckpointError, OutputError
 from armchair.core.schedules import Schedule

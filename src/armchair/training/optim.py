@@ -72,19 +72,22 @@ def decayed_parameters(model: nn.Module) -> set[str]:
 
 def hidden_matrices(model: nn.Module) -> set[str]:
     """Names of the matrices of a model's stacked layers: those inside an `nn.ModuleList`."""
-    stacks = [n for n, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    stacked = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList)
+        for parameter in module.parameters()
+    }
     decayed = decayed_parameters(model)
     return {
         name
         for name, parameter in model.named_parameters()
-        if parameter.ndim == 2
-        and name in decayed
-        and any(name.startswith(f"{stack}.") for stack in stacks)
+        if parameter.ndim == 2 and name in decayed and id(parameter) in stacked
     }
 
 
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """Optimizers that share out the parameters between them: AdamW, after Muon where it is asked for.
+    """Optimizers that share out the parameters: AdamW, after Muon where it is asked for.
 
     AdamW has two groups: decayed and not. Muon is "Muon: An optimizer for hidden layers in neural
     networks" (Jordan, 2024), its step scaled as in "Muon is Scalable for LLM Training" (arXiv
