@@ -35,7 +35,8 @@ def test_a_near_name_is_suggested() -> None:
     assert str(error) == (
         "recipe: got 'sceens', expected one of dalle1-paper, scenes\nhint: did you mean 'scenes'?"
     )
-    assert UnknownNameError("recipe", "zzz", ["scenes"]).hint is None
+    far = UnknownNameError("recipe", "zzz", ["scenes"])
+    assert far.hint == "`armchair train --help` lists what there is"
 
 
 @pytest.mark.parametrize("kind", TREE)
@@ -46,11 +47,18 @@ def test_exit_codes(kind: type[ArmchairError]) -> None:
 def test_the_drawing_of_the_tree_is_complete() -> None:
     assert errors.__doc__ is not None
     assert all(kind.__name__ in errors.__doc__ for kind in TREE)
-    assert len(TREE) == 9
+    assert len(TREE) == 10
 
 
-def test_errors_cross_process_borders() -> None:
-    error = ConfigError("dim", got=255, expected="256", hint="try 256")
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError("dim", got=255, expected="256", hint="try 256"),
+        UnknownNameError("recipe", "sceens", ["scenes"]),
+    ],
+)
+def test_errors_cross_process_borders(error: ArmchairError) -> None:
     again = pickle.loads(pickle.dumps(error))
-    assert type(again) is ConfigError
+    assert type(again) is type(error)
     assert str(again) == str(error)
+    assert (again.field, again.hint) == (error.field, error.hint)

@@ -8,6 +8,7 @@
     ├── BundleError         a model on disk is missing, altered, foreign, or unsafe
     ├── CheckpointError     a training checkpoint cannot be used
     ├── TrainingError       a run cannot go on (a non-finite loss, say)
+    ├── SamplingError       drawing cannot go on (a non-finite prediction, say)
     └── OutputError         a result cannot be written
 
 A message names the field, what was got, and what was expected, and ends with a hint:
@@ -19,9 +20,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 _ABSENT = object()
 _MAX_GOT = 120  # characters of an offending value that a message repeats
+_LISTED_BY = {"model": "armchair models", "recipe": "armchair train --help"}
 
 
 class ArmchairError(Exception):
@@ -55,6 +58,14 @@ class ArmchairError(Exception):
         self.hint = hint
         super().__init__(f"{message}\nhint: {hint}" if hint else message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as what it says, whatever a subclass is made from."""
+        return _revived, (type(self), *self.args), vars(self)
+
+
+def _revived(kind: type[ArmchairError], *args: Any) -> ArmchairError:
+    return kind.__new__(kind, *args)
+
 
 class UsageError(ArmchairError):
     """What was asked for cannot be asked for."""
@@ -67,7 +78,7 @@ class ConfigError(UsageError):
 
 
 class UnknownNameError(UsageError):
-    """Nothing of this kind has this name; the nearest one is suggested.
+    """Nothing of this kind has this name; the nearest one is suggested, or where to find them all.
 
     Args:
         kind: What was looked up, such as "recipe".
@@ -78,7 +89,8 @@ class UnknownNameError(UsageError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else None
+        listed_by = _LISTED_BY.get(kind, "armchair COMMAND --help")
+        hint = f"did you mean {near[0]!r}?" if near else f"`{listed_by}` lists what there is"
         super().__init__(kind, got=name, expected="one of " + ", ".join(names), hint=hint)
 
 
@@ -96,6 +108,10 @@ class CheckpointError(ArmchairError):
 
 class TrainingError(ArmchairError):
     """A training run cannot go on."""
+
+
+class SamplingError(ArmchairError):
+    """Drawing cannot go on."""
 
 
 class OutputError(ArmchairError):

@@ -1,0 +1,148 @@
+"""The forward process, its posterior, and the three things that a network can predict.
+
+    x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise                            (q(x_t | x_0))
+    v   = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0
+
+Whatever the network predicts is turned into a prediction of x_0; the samplers know nothing else.
+
+Source: "Denoising Diffusion Probabilistic Models" (arXiv 2006.11239), equations 4, 6 and 7;
+"Progressive Distillation for Fast Sampling of Diffusion Models" (arXiv 2202.00512), section 4, for
+v; "Improved Denoising Diffusion Probabilistic Models" (arXiv 2102.09672), equation 15, for the
+learned variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from armchair.diffusion.schedules import NoiseSchedule, at
+
+Parameterisation = Literal["noise", "x_0", "v"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a denoiser says of a noisy batch.
+
+    Attributes:
+        x_0: The expected clean pictures.
+        variance_fraction: For each element where, in logarithms, the variance of the reverse step
+            lies between its smallest (0) and its largest (1); None where it is not learned.
+    """
+
+    x_0: Float[Tensor, "B *S"]
+    variance_fraction: Float[Tensor, "B *S"] | None = None
+
+
+Denoiser = Callable[[Tensor, Tensor], Prediction]
+"""From x_t (B ...) and timesteps t (B) to a prediction. All samplers ask one of these."""
+
+
+class Posterior(NamedTuple):
+    """q(x_s | x_t, x_0) = N(x_0_weight · x_0 + x_t_weight · x_t, variance)."""
+
+    x_0_weight: Any
+    x_t_weight: Any
+    variance: Any
+
+
+def add_noise(
+    schedule: NoiseSchedule,
+    x_0: Float[Tensor, "B *S"],
+    t: Int[Tensor, " B"],
+    noise: Float[Tensor, "B *S"],
+) -> Float[Tensor, "B *S"]:
+    """Draw x_t from q(x_t | x_0) with the given standard normal noise (equation 4)."""
+    alpha_bar = at(schedule.alpha_bar, t, x_0)
+    return alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise
+
+
+def target(
+    schedule: NoiseSchedule,
+    x_0: Float[Tensor, "B *S"],
+    t: Int[Tensor, " B"],
+    noise: Float[Tensor, "B *S"],
+    parameterisation: Parameterisation,
+) -> Float[Tensor, "B *S"]:
+    """What a network with this parameterisation should predict of `add_noise(...)`."""
+    if parameterisation == "noise":
+        return noise
+    if parameterisation == "x_0":
+        return x_0
+    alpha_bar = at(schedule.alpha_bar, t, x_0)
+    return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x_0
+
+
+def to_x_0(
+    schedule: NoiseSchedule,
+    x_t: Float[Tensor, "B *S"],
+    t: Int[Tensor, " B"],
+    output: Float[Tensor, "B *S"],
+    parameterisation: Parameterisation,
+) -> Float[Tensor, "B *S"]:
+    """The clean picture that a network's output speaks of."""
+    if parameterisation == "x_0":
+        return output
+    alpha_bar = at(schedule.alpha_bar, t, x_t)
+    if parameterisation == "noise":
+        return (x_t - (1 - alpha_bar).sqrt() * output) / alpha_bar.sqrt()
+    return alpha_bar.sqrt() * x_t - (1 - alpha_bar).sqrt() * output
+
+
+def to_noise(
+    schedule: NoiseSchedule,
+    x_t: Float[Tensor, "B *S"],
+    t: Int[Tensor, " B"],
+    x_0: Float[Tensor, "B *S"],
+) -> Float[Tensor, "B *S"]:
+    """The noise in x_t if its clean picture is x_0."""
+    alpha_bar = at(schedule.alpha_bar, t, x_t)
+    return (x_t - alpha_bar.sqrt() * x_0) / (1 - alpha_bar).sqrt()
+
+
+def posterior(alpha_bar_t: Any, alpha_bar_s: Any) -> Posterior:
+    """q(x_s | x_t, x_0) for any s nearer to the picture than t (equations 6 and 7).
+
+    Args:
+        alpha_bar_t: A float, or a tensor that broadcasts with the pictures.
+        alpha_bar_s: The same for s; 1 for the picture itself.
+    """
+    alpha = alpha_bar_t / alpha_bar_s
+    beta = 1 - alpha
+    return Posterior(
+        x_0_weight=alpha_bar_s**0.5 * beta / (1 - alpha_bar_t),
+        x_t_weight=alpha**0.5 * (1 - alpha_bar_s) / (1 - alpha_bar_t),
+        variance=beta * (1 - alpha_bar_s) / (1 - alpha_bar_t),
+    )
+
+
+def denoiser_of(
+    schedule: NoiseSchedule,
+    network: Callable[[Tensor, Tensor], Tensor],
+    parameterisation: Parameterisation,
+    *,
+    learned_variance: bool = False,
+) -> Denoiser:
+    """A denoiser from a network.
+
+    Args:
+        schedule: The schedule that the network was trained with.
+        network: From x_t (B C ...) and t (B) to its output (B C ...), or (B 2C ...) with a learned
+            variance: the second half in [-1, 1] where the network is sure of itself.
+        parameterisation: What the output speaks of.
+        learned_variance: Whether there is a second half.
+    """
+
+    def denoise(x_t: Tensor, t: Tensor) -> Prediction:
+        output, fraction = network(x_t, t).to(x_t.dtype), None
+        if learned_variance:
+            output, raw = output.chunk(2, dim=1)
+            fraction = (raw + 1) / 2
+        return Prediction(to_x_0(schedule, x_t, t, output, parameterisation), fraction)
+
+    return denoise

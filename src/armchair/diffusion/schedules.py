@@ -1,0 +1,112 @@
+"""Noise schedules: how much of a picture is left at each timestep, and which timesteps to visit.
+
+    schedule = cosine_schedule(1000)
+    timesteps = even_timesteps(schedule.num_timesteps, 20)   # 999 ... 0
+
+Timestep t in 0 ... T-1 is the paper's t+1: at t = 0 a little noise is already in. The clean picture
+has no timestep; its alpha_bar is 1.
+
+Source: "Denoising Diffusion Probabilistic Models" (arXiv 2006.11239), section 4, for the linear
+schedule; "Improved Denoising Diffusion Probabilistic Models" (arXiv 2102.09672), section 3.2,
+equation 17, for the cosine schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from armchair.core.errors import ConfigError
+
+_COSINE_OFFSET = 0.008
+_MAX_BETA = 0.999
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """How much signal is left after each timestep.
+
+    Attributes:
+        alpha_bar: Float64 of shape (T,): the share of the variance that is still the picture's,
+            falling, each in (0, 1).
+    """
+
+    alpha_bar: Float64[Tensor, " T"]
+
+    def __post_init__(self) -> None:
+        steps = torch.cat([torch.ones(1, dtype=torch.float64), self.alpha_bar])
+        if not (len(steps) > 1 and bool((steps.diff() < 0).all()) and steps[-1] > 0):
+            raise ConfigError(
+                "alpha_bar",
+                got=[round(float(a), 6) for a in self.alpha_bar[:4]],
+                expected="at least one value, falling from below 1, above 0",
+            )
+
+    @property
+    def num_timesteps(self) -> int:
+        """T."""
+        return len(self.alpha_bar)
+
+    @property
+    def alpha_bar_before(self) -> Float64[Tensor, " T"]:
+        """alpha_bar one timestep nearer to the picture; 1 for the first."""
+        return torch.cat([self.alpha_bar.new_ones(1), self.alpha_bar[:-1]])
+
+    @property
+    def betas(self) -> Float64[Tensor, " T"]:
+        """The variance of the noise that each timestep adds."""
+        return 1 - self.alpha_bar / self.alpha_bar_before
+
+    @property
+    def log_snr(self) -> Float64[Tensor, " T"]:
+        """ln(signal / noise) in amplitude: ln(sqrt(alpha_bar) / sqrt(1 - alpha_bar))."""
+        return 0.5 * torch.logit(self.alpha_bar)
+
+
+def linear_schedule(num_timesteps: int = 1000) -> NoiseSchedule:
+    """Betas in a straight line from 1e-4 to 0.02, scaled so that any T ends at the same noise."""
+    _check_num_timesteps(num_timesteps)
+    scale = 1000 / num_timesteps
+    betas = torch.linspace(1e-4 * scale, 0.02 * scale, num_timesteps, dtype=torch.float64)
+    if betas[-1] >= 1:
+        raise ConfigError(
+            "num_timesteps", got=num_timesteps, expected="above 20 for a linear schedule"
+        )
+    return NoiseSchedule((1 - betas).cumprod(0))
+
+
+def cosine_schedule(num_timesteps: int = 1000) -> NoiseSchedule:
+    """alpha_bar along a squared cosine, each beta at most 0.999."""
+    _check_num_timesteps(num_timesteps)
+    u = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64)
+    f = torch.cos((u + _COSINE_OFFSET) / (1 + _COSINE_OFFSET) * (math.pi / 2)).square()
+    betas = (1 - f[1:] / f[:-1]).clamp(max=_MAX_BETA)
+    return NoiseSchedule((1 - betas).cumprod(0))
+
+
+def even_timesteps(num_timesteps: int, num_steps: int) -> list[int]:
+    """`num_steps` timesteps from T-1 down to 0, as evenly spaced as whole numbers allow.
+
+    Raises:
+        ConfigError: There are not 1 to T of them.
+    """
+    if not 1 <= num_steps <= num_timesteps:
+        raise ConfigError("num_steps", got=num_steps, expected=f"1 to {num_timesteps}")
+    return [int(t) for t in torch.linspace(num_timesteps - 1, 0, num_steps).round()]
+
+
+def at(
+    values: Float64[Tensor, " T"], t: Int[Tensor, " B"], like: Float[Tensor, "B *S"]
+) -> Float[Tensor, "B ..."]:
+    """Each example's value, in the dtype of `like` and shaped to be multiplied with it."""
+    picked = values.to(t.device)[t].to(like.dtype)
+    return picked.view(-1, *[1] * (like.ndim - 1))
+
+
+def _check_num_timesteps(num_timesteps: int) -> None:
+    if num_timesteps < 1:
+        raise ConfigError("num_timesteps", got=num_timesteps, expected="at least 1")

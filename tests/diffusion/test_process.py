@@ -1,0 +1,86 @@
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from armchair.diffusion.process import (
+    Parameterisation,
+    add_noise,
+    denoiser_of,
+    posterior,
+    target,
+    to_noise,
+    to_x_0,
+)
+from armchair.diffusion.schedules import cosine_schedule
+
+SCHEDULE = cosine_schedule(100)
+
+
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x_0 = torch.rand(5, 3, 4, 4, generator=generator) * 2 - 1
+    noise = torch.randn(5, 3, 4, 4, generator=generator)
+    return x_0, torch.tensor([0, 1, 50, 80, 95]), noise
+
+
+@pytest.mark.parametrize("parameterisation", get_args(Parameterisation))
+def test_each_target_leads_back_to_the_picture(parameterisation: Parameterisation) -> None:
+    x_0, t, noise = batch()
+    x_t = add_noise(SCHEDULE, x_0, t, noise)
+    wanted = target(SCHEDULE, x_0, t, noise, parameterisation)
+    found = to_x_0(SCHEDULE, x_t, t, wanted, parameterisation)
+    torch.testing.assert_close(found, x_0, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(to_noise(SCHEDULE, x_t, t, x_0), noise, atol=2e-3, rtol=1e-4)
+
+
+def test_the_forward_process_in_numbers() -> None:
+    x_0, t, noise = batch()
+    x_t = add_noise(SCHEDULE, x_0, t, noise)
+    a = SCHEDULE.alpha_bar[50].item()
+    torch.testing.assert_close(x_t[2], a**0.5 * x_0[2] + (1 - a) ** 0.5 * noise[2])
+    v = target(SCHEDULE, x_0, t, noise, "v")
+    torch.testing.assert_close(v[2], a**0.5 * noise[2] - (1 - a) ** 0.5 * x_0[2])
+
+
+def test_the_posterior_is_bayes_rule() -> None:
+    """q(x_s | x_t, x_0) ∝ q(x_t | x_s) q(x_s | x_0): precisions add, means are weighted by them."""
+    for t, s in ((99, 98), (50, 20), (3, 0)):
+        a_t, a_s = SCHEDULE.alpha_bar[[t, s]].tolist()
+        alpha, x_0, x_t = a_t / a_s, 0.3, -0.7
+        precision = alpha / (1 - alpha) + 1 / (1 - a_s)
+        mean = (alpha**0.5 * x_t / (1 - alpha) + a_s**0.5 * x_0 / (1 - a_s)) / precision
+        found = posterior(a_t, a_s)
+        assert found.variance == pytest.approx(1 / precision)
+        assert found.x_0_weight * x_0 + found.x_t_weight * x_t == pytest.approx(mean)
+
+
+def test_the_posterior_at_the_picture_is_the_picture() -> None:
+    found = posterior(0.9, 1.0)
+    assert found.x_0_weight == pytest.approx(1)
+    assert found.x_t_weight == found.variance == 0
+
+
+def test_the_posterior_of_neighbours_is_the_papers() -> None:
+    """Equation 7: beta (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t), and the means beside it."""
+    found = posterior(SCHEDULE.alpha_bar[1:], SCHEDULE.alpha_bar[:-1])
+    beta = SCHEDULE.betas[1:]
+    before, after = SCHEDULE.alpha_bar[:-1], SCHEDULE.alpha_bar[1:]
+    torch.testing.assert_close(found.variance, beta * (1 - before) / (1 - after))
+    torch.testing.assert_close(found.x_0_weight, before.sqrt() * beta / (1 - after))
+
+
+def test_a_denoiser_of_a_network() -> None:
+    x_0, t, noise = batch()
+    x_t = add_noise(SCHEDULE, x_0, t, noise)
+    plain = denoiser_of(SCHEDULE, lambda x, t: noise, "noise")(x_t, t)
+    torch.testing.assert_close(plain.x_0, x_0, atol=1e-4, rtol=1e-4)
+    assert plain.variance_fraction is None
+
+    sure = torch.full_like(noise, -1.0)
+    network = lambda x, t: torch.cat([noise, sure], dim=1)  # noqa: E731
+    learned = denoiser_of(SCHEDULE, network, "noise", learned_variance=True)(x_t, t)
+    assert learned.variance_fraction is not None
+    assert torch.equal(learned.variance_fraction, torch.zeros_like(noise))
+    assert torch.equal(learned.x_0, plain.x_0)
