@@ -94,12 +94,13 @@ class Broken(Numbered):
 
     def example(self, index: int, position: int) -> dict[str, Tensor]:
         if index == 5:
-            raise DataError("picture 5 is gone")
+            raise DataError("picture 5 is gone", hint="look elsewhere")
         return super().example(index, position)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_what_is_wrong_with_an_example_comes_through(num_workers: int) -> None:
     stream = batches(Broken(10), batch_size=2, start=0, stop=10, seed=0, num_workers=num_workers)
-    with pytest.raises(DataError, match="picture 5 is gone"):
+    with pytest.raises(DataError, match="picture 5 is gone") as caught:
         list(stream)
+    assert str(caught.value) == "picture 5 is gone\nhint: look elsewhere"

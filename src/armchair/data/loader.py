@@ -13,9 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from armchair.core.errors import DataError
+from armchair.core.errors import ArmchairError, DataError
 from armchair.core.random import permutation
 
 
@@ -32,18 +32,21 @@ class Examples(Protocol):
         ...
 
 
-class _ByPosition(Dataset[dict[str, Tensor]]):
+class _ByPosition(Dataset[dict[str, Tensor] | ArmchairError]):
     def __init__(self, examples: Examples, seed: int) -> None:
         self.examples = examples
         self.seed = seed
         self.epoch = -1
         self.order = np.empty(0, dtype=np.int64)
 
-    def __getitem__(self, position: int) -> dict[str, Tensor]:
+    def __getitem__(self, position: int) -> dict[str, Tensor] | ArmchairError:
         epoch, place = divmod(position, len(self.examples))
         if epoch != self.epoch:
             self.order, self.epoch = permutation(len(self.examples), self.seed, epoch), epoch
-        return self.examples.example(int(self.order[place]), position)
+        try:
+            return self.examples.example(int(self.order[place]), position)
+        except ArmchairError as error:  # raised in a worker, it would come with a traceback in it
+            return error
 
 
 def batches(
@@ -64,19 +67,30 @@ def batches(
 
     Raises:
         DataError: There are no examples.
+        ArmchairError: An example's own error, as it was raised.
     """
     if len(examples) == 0:
         raise DataError("the data set is empty", hint="check --data")
     positions = [range(at, min(at + batch_size, stop)) for at in range(start, stop, batch_size)]
-    loader: DataLoader[dict[str, Tensor]] = DataLoader(
+    loader: DataLoader[dict[str, Tensor] | ArmchairError] = DataLoader(
         _ByPosition(examples, seed),
         batch_sampler=positions,  # type: ignore[arg-type]
+        collate_fn=_collate,
         num_workers=num_workers,
         worker_init_fn=_quiet_worker if num_workers else None,
         multiprocessing_context="fork" if num_workers else None,
         prefetch_factor=4 if num_workers else None,
     )
-    yield from loader
+    for batch in loader:
+        if isinstance(batch, ArmchairError):
+            raise batch
+        yield batch
+
+
+def _collate(examples: list[Any]) -> Any:
+    """Stack examples; an error among them stands for the batch."""
+    errors = (example for example in examples if isinstance(example, ArmchairError))
+    return next(errors, None) or default_collate(examples)
 
 
 def _quiet_worker(_: Any) -> None:
