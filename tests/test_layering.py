@@ -33,7 +33,6 @@ RANKS = {
 SIBLINGS = {
     ("training", "pipelines"),  # a run ends in a bundle
     ("evaluation", "pipelines"),
-    ("evaluation", "training"),  # the bounds that a validation reports
 }
 
 FORBIDDEN = {

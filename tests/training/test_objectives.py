@@ -8,8 +8,9 @@ from torch import Tensor
 
 import contracts
 from armchair.core.errors import ConfigError
+from armchair.core.random import torch_generator
 from armchair.core.schedules import Schedule
-from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
+from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig, gumbel_like
 from armchair.models.autoencoders.likelihoods import (
     absolute_plus_squared_error,
     kl_to_uniform,
@@ -224,7 +225,9 @@ def autoencoding(request: pytest.FixtureRequest) -> AutoencoderObjective[Any]:
 
 def test_scores_of_a_validation(autoencoding: AutoencoderObjective[Any]) -> None:
     with torch.no_grad():
-        scores, again, split = (autoencoding.validate(size) for size in (32, 32, 3))
+        scores, again, split = (
+            autoencoding.validate(progress=1.0, batch_size=size) for size in (32, 32, 3)
+        )
     assert scores == again
     assert {"psnr_db", "codes_used", "perplexity", "true_elbo_bits"} <= scores.keys()
     assert 1 <= scores["perplexity"] <= scores["codes_used"] + 1e-9 <= 8 + 1e-9
@@ -236,7 +239,7 @@ def test_scores_of_a_validation(autoencoding: AutoencoderObjective[Any]) -> None
 def test_scores_leave_the_codebook_alone(autoencoding: AutoencoderObjective[Any]) -> None:
     before = {name: t.clone() for name, t in autoencoding.model.state_dict().items()}
     with torch.no_grad():
-        autoencoding.validate()
+        autoencoding.validate(progress=1.0)
         autoencoding.preview()
     after = autoencoding.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -248,15 +251,41 @@ def test_the_bound_of_certain_codes() -> None:
     codes = objective.model.encode(IMAGES)
     nll = logit_laplace_nll(IMAGES, objective.model.decode_statistics(codes))
     expected = -nll - 16 * math.log(8)
-    torch.testing.assert_close(objective.elbo_nats(IMAGES, 0)["true_elbo"], expected)
+    torch.testing.assert_close(objective.model.elbo_nats(IMAGES), expected)
 
 
 def test_bounds_of_a_dvae_are_seeded() -> None:
     objective = dvae_objective()
-    bounds = [objective.elbo_nats(IMAGES, seed) for seed in (0, 0, 1)]
+
+    def bounds_of(seed: int) -> dict[str, torch.Tensor]:
+        generator = torch_generator("elbo", seed)
+        return objective.bounds(IMAGES, progress=1.0, generator=generator)
+
+    bounds = [bounds_of(seed) for seed in (0, 0, 1)]
     for name in ("relaxed_elbo", "true_elbo"):
         assert torch.equal(bounds[0][name], bounds[1][name])
         assert not torch.equal(bounds[0][name], bounds[2][name])
+
+
+def test_the_relaxed_bound_is_that_of_the_schedules() -> None:
+    """What a validation reports is what training optimises at that moment."""
+    schedule = Schedule.of(1.0, (1.0, 1 / 16, "linear"))
+    objective = dvae_objective(temperature=schedule)
+    logits, _ = objective.model.posterior(IMAGES)
+
+    def bound(progress: float) -> torch.Tensor:
+        generator = torch_generator("elbo", 0)
+        bounds = objective.bounds(IMAGES, progress=progress, generator=generator)
+        return bounds["relaxed_elbo"]
+
+    def expected(temperature: float) -> torch.Tensor:
+        generator = torch_generator("elbo", 0)
+        gumbel_like(logits, generator)  # the true bound draws first
+        relaxed = objective.model.relax(IMAGES, temperature=temperature, generator=generator)
+        return -logit_laplace_nll(IMAGES, relaxed.statistics) - kl_to_uniform(logits)
+
+    torch.testing.assert_close(bound(0.0), expected(1.0))
+    torch.testing.assert_close(bound(1.0), expected(1 / 16))
 
 
 def test_the_preview_shows_pictures_above_what_their_codes_say(
@@ -308,7 +337,7 @@ def test_one_batch_is_learnt_by_heart(name: str) -> None:
     objective: AutoencoderObjective[Any] = MEMORISING[name]()
     optimizer = torch.optim.AdamW(objective.model.parameters(), lr=3e-3)
     with torch.no_grad():
-        before = objective.validate()["psnr_db"]
+        before = objective.validate(progress=1.0)["psnr_db"]
     for step in range(200):
         loss = objective.loss({"images": IMAGES}, progress=step / 200, generator=random(step))
         loss.total.backward()
@@ -316,7 +345,7 @@ def test_one_batch_is_learnt_by_heart(name: str) -> None:
         optimizer.zero_grad()
         objective.after_update(random(step))
     with torch.no_grad():
-        after = objective.validate()["psnr_db"]
+        after = objective.validate(progress=1.0)["psnr_db"]
     assert after > before + 8
 
 
@@ -396,14 +425,14 @@ def test_captions_are_dropped_in_their_share(monkeypatch: pytest.MonkeyPatch, sh
 def test_bits_of_a_validation() -> None:
     objective = text_to_image()
     with torch.no_grad():
-        scores = objective.validate()
+        scores = objective.validate(progress=1.0)
         parts = objective.model.loss(TEXT, CODES.flatten(1))
     assert scores["text_bits"] == pytest.approx(float(parts.text) / math.log(2), rel=1e-5)
     assert scores["image_bits"] == pytest.approx(float(parts.image) / math.log(2), rel=1e-5)
     assert scores["picture_bits"] == pytest.approx(4 * scores["image_bits"])
     assert 2.5 < scores["image_bits"] < 3.5  # untrained: the 3 bits of 8 codes
     with torch.no_grad():
-        assert objective.validate(batch_size=2) == pytest.approx(scores, rel=1e-5)
+        assert objective.validate(progress=1.0, batch_size=2) == pytest.approx(scores, rel=1e-5)
 
 
 def test_the_preview_shows_codes_above_what_is_drawn() -> None:
@@ -431,7 +460,7 @@ def test_one_batch_of_captions_and_codes_is_learnt_by_heart() -> None:
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
-        assert objective.validate()["image_bits"] < 0.1
+        assert objective.validate(progress=1.0)["image_bits"] < 0.1
 
 
 @pytest.mark.parametrize(

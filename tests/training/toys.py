@@ -61,7 +61,7 @@ class FitPlane(Objective[nn.Module]):
         error = (self.model(noisy)[:, 0] - batch["y"]).square().mean()
         return Loss(error, {"progress": torch.tensor(progress)})
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, *, progress: float) -> dict[str, float]:
         assert not self.model.training
         return {"first_weight": float(next(self.model.parameters())[0, 0])}
 

@@ -28,6 +28,8 @@ class EvaluateOptions:
     """Fresh pictures for the codebook's use; a quarter of them are reconstructed and read."""
     seed: int = 0
     """Which prompts, pictures and samples."""
+    truncate: bool = False
+    """Cut captions and prompts that are too long for the model instead of refusing them."""
     temperature: float | None = None
     """Sampling settings, where they are to differ from the model's own; see `armchair generate`."""
     top_k: int | None = None
@@ -63,6 +65,7 @@ def run(words: Sequence[str]) -> None:
         num_pictures=options.scenes,
         num_reconstructions=max(1, options.scenes // 4),
         seed=options.seed,
+        truncate=options.truncate,
     )
     for path in (options.json.parent if options.json else None, options.pictures):
         if path is not None:

@@ -27,6 +27,7 @@ from torch import Tensor
 from armchair.core.errors import ConfigError
 from armchair.core.images import to_pixels, to_tensor
 from armchair.core.provenance import commit, hardware, today, version
+from armchair.core.random import torch_generator
 from armchair.data.scenes import (
     PROMPT_KINDS,
     Prompt,
@@ -38,7 +39,6 @@ from armchair.data.scenes import (
 from armchair.evaluation.scene_reader import ATTRIBUTES, Reading, SceneReader, judge
 from armchair.models.autoencoders.likelihoods import code_counts, perplexity, psnr_db
 from armchair.pipelines.dalle1 import DALLE1
-from armchair.training.objectives import autoencoder_objective
 
 _BATCH_SIZE = 64
 _READER_SIZE = 64  # pixels below which the reader does not read
@@ -53,12 +53,14 @@ class EvaluationConfig:
         num_pictures: Fresh pictures for the codebook's use.
         num_reconstructions: How many of them are reconstructed and read, and scored in bits.
         seed: Which prompts, which pictures, and which samples.
+        truncate: Cut captions and prompts that are longer than the model's text positions.
     """
 
     num_prompts: int = 512
     num_pictures: int = 4096
     num_reconstructions: int = 1024
     seed: int = 0
+    truncate: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_prompts", "num_pictures", "num_reconstructions"):
@@ -100,6 +102,7 @@ def evaluate(
 
     Raises:
         ConfigError: The model's pictures are too small to be read.
+        UsageError: A caption or a prompt is too long for the model, and `truncate` is off.
     """
     size = model.autoencoder.config.image_size
     if size < _READER_SIZE:
@@ -148,7 +151,7 @@ def _judge_pictures(
         judged = max(0, min(config.num_reconstructions - start, len(indices)))
         if judged:
             for name, value in _score_batch(
-                model, reader, scenes, indices[:judged], images[:judged], codes[:judged]
+                model, config, reader, scenes, indices[:judged], images[:judged], codes[:judged]
             ).items():
                 totals[name] += value
         on_progress("pictures", indices.stop, len(scenes))
@@ -169,6 +172,7 @@ def _judge_pictures(
 
 def _score_batch(
     model: DALLE1,
+    config: EvaluationConfig,
     reader: SceneReader,
     scenes: Scenes,
     indices: range,
@@ -179,16 +183,18 @@ def _score_batch(
     again = model.autoencoder.decode(codes)
     read = [reader.read(pixels) for pixels in to_pixels(again)]
     captions = [scenes.captions(index)[0] for index in indices]
-    text = torch.from_numpy(model.tokenizer.encode_batch(captions)).to(model.device)
+    tokens = model.tokenizer.encode_batch(captions, truncate=config.truncate)
+    text = torch.from_numpy(tokens).to(model.device)
     loss = model.transformer.loss(text, codes.flatten(1))
-    bound = autoencoder_objective(model.autoencoder, images).elbo_nats(images, seed=indices.start)
+    generator = torch_generator("elbo", indices.start, device=images.device)
+    bound = model.autoencoder.elbo_nats(images, generator)
     return {
         "psnr": float(psnr_db(images, again).sum()),
         "right": float(
             sum(_shows(scenes, i, reading) for i, reading in zip(indices, read, strict=True))
         ),
         "nats": float(loss.image) * len(indices),
-        "elbo": float(bound["true_elbo"].sum()),
+        "elbo": float(bound.sum()),
     }
 
 
@@ -210,6 +216,7 @@ def _judge_prompts(
     pictures = model.draw(
         [prompt.text for prompt in asked],
         [(config.seed, index) for index in range(len(asked))],
+        truncate=config.truncate,
         batch_size=_BATCH_SIZE,
         on_progress=lambda done, total: on_progress(kind.replace("_", "-"), done, total),
     )

@@ -45,7 +45,7 @@ def dalle1_paper() -> DALLE1Recipe:
                 learning_rate=Schedule.of(1e-4, (0.4, 1.25e-6, "cosine")),  # 1,200,000 updates
                 betas=(0.9, 0.999),
                 weight_decay=1e-4,
-                clip_norm=float("inf"),
+                clip_norm=None,
                 average_decay=0.999,
             ),
             log_every=51_200,

@@ -215,7 +215,10 @@ class _Run:
                 loss = self.objective.loss(part, progress=progress, generator=generator)
             (loss.total * share).backward()
             self.count({"loss": loss.total, **loss.metrics}, share)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
+        clip_norm = config.optimizer.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.model.parameters(), math.inf if clip_norm is None else clip_norm
+        )
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -268,7 +271,9 @@ class _Run:
         self.model.load_state_dict(self.average.state)
         self.model.eval()
         with autocast(self.device, self.dtype):
-            self.observer.metrics("validation", self.images_seen, self.objective.validate())
+            progress = self.images_seen / self.config.num_images
+            scores = self.objective.validate(progress=progress)
+            self.observer.metrics("validation", self.images_seen, scores)
             self.observer.preview(self.images_seen, self.objective.preview())
         self.model.train()
         self.model.load_state_dict(current)

@@ -52,8 +52,12 @@ class Objective(ABC, Generic[Model]):
         return {}
 
     @abstractmethod
-    def validate(self) -> dict[str, float]:
-        """Scores of the model, as it is, on data that is never trained on."""
+    def validate(self, *, progress: float) -> dict[str, float]:
+        """Scores of the model, as it is, on data that is never trained on.
+
+        Args:
+            progress: Share of the run's pictures seen, in [0, 1]: where its schedules stand.
+        """
 
     @abstractmethod
     def preview(self) -> Image.Image:

@@ -22,7 +22,7 @@ class OptimizerConfig:
         epsilon: Added to the root of the second moment.
         weight_decay: Decoupled decay of matrices and kernels; norms, biases and embeddings have
             none.
-        clip_norm: Largest norm of the whole gradient.
+        clip_norm: Largest norm of the whole gradient; None for any.
         average_decay: Decay of the moving average of the parameters; 0 for none.
         average_every: Updates between two contributions to that average.
         hidden_matrices: What moves the matrices of stacked layers: "adamw" like the rest, or
@@ -34,7 +34,7 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
     weight_decay: float = 0.0
-    clip_norm: float = 1.0
+    clip_norm: float | None = 1.0
     average_decay: float = 0.999
     average_every: int = 1
     hidden_matrices: Literal["adamw", "muon"] = "adamw"
@@ -43,7 +43,7 @@ class OptimizerConfig:
         for beta in self.betas:
             if not 0 <= beta < 1:
                 raise ConfigError("betas", got=self.betas, expected="each in [0, 1)")
-        if self.clip_norm <= 0:
+        if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError("clip_norm", got=self.clip_norm, expected="above 0")
         if self.weight_decay < 0:
             raise ConfigError("weight_decay", got=self.weight_decay, expected="at least 0")

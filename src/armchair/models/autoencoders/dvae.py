@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from armchair.core.errors import ConfigError
 from armchair.models.autoencoders.convolutional import AutoencoderConfig, Decoder, Encoder
 from armchair.models.autoencoders.interface import ImageTokenizer
+from armchair.models.autoencoders.likelihoods import kl_to_uniform, logit_laplace_nll
 from armchair.models.autoencoders.quantizers import count_uses, squared_distances
 
 _LATENT_STD = 0.4  # of an untrained encoder's latents
@@ -138,6 +139,14 @@ class DiscreteVAE(ImageTokenizer):
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B h w"]:
         """The likeliest code of each place, without noise (section 2.2)."""
         return self.posterior(images)[0].argmax(dim=1)
+
+    def elbo_nats(
+        self, images: Float[Tensor, "B 3 H W"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, " B"]:
+        """The evidence lower bound of each picture, in nats; see `ImageTokenizer`."""
+        logits, _ = self.posterior(images)
+        codes = (logits + gumbel_like(logits, generator)).argmax(dim=1)
+        return -logit_laplace_nll(images, self.decode_statistics(codes)) - kl_to_uniform(logits)
 
     def decode_statistics(self, codes: Int[Tensor, "B h w"]) -> Float[Tensor, "B 6 H W"]:
         """The pixel statistics that codes stand for: three means, three log-scales."""

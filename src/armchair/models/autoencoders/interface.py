@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -27,6 +28,19 @@ class ImageTokenizer(nn.Module, ABC):
     @abstractmethod
     def decode_statistics(self, codes: Int[Tensor, "B h w"]) -> Float[Tensor, "B 6 H W"]:
         """The pixel statistics that codes stand for: three means, three log-scales."""
+
+    @abstractmethod
+    def elbo_nats(
+        self, images: Float[Tensor, "B 3 H W"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, " B"]:
+        """The evidence lower bound of each picture, in nats, with codes drawn from the posterior.
+
+            E_q[ln p(x|z)] - KL(q(z|x) || uniform), one z for each picture
+
+        Args:
+            images: Pictures in [-1, 1].
+            generator: Source of the draw.
+        """
 
     def decode(self, codes: Int[Tensor, "B h w"]) -> Float[Tensor, "B 3 H W"]:
         """The pictures in [-1, 1] that codes stand for."""

@@ -12,6 +12,7 @@ again = vqvae.decode(codes)           # B 16 16 -> B 3 128 128
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from armchair.core.errors import ConfigError
 from armchair.models.autoencoders.convolutional import AutoencoderConfig, Decoder, Encoder
 from armchair.models.autoencoders.interface import ImageTokenizer
+from armchair.models.autoencoders.likelihoods import logit_laplace_nll
 from armchair.models.autoencoders.quantizers import count_uses, squared_distances
 
 
@@ -132,6 +134,17 @@ class VQVAE(ImageTokenizer):
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B h w"]:
         """The nearest code of each place."""
         return self.nearest(self.encoder(images))
+
+    def elbo_nats(
+        self, images: Float[Tensor, "B 3 H W"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, " B"]:
+        """The evidence lower bound of each picture, in nats; see `ImageTokenizer`.
+
+        q puts all its mass on one code, so nothing is drawn and the KL is ln K for each place.
+        """
+        codes = self.encode(images)
+        kl = math.log(self.config.codebook_size) * codes[0].numel()
+        return -logit_laplace_nll(images, self.decode_statistics(codes)) - kl
 
     def decode_statistics(self, codes: Int[Tensor, "B h w"]) -> Float[Tensor, "B 6 H W"]:
         """The pixel statistics that codes stand for: three means, three log-scales."""

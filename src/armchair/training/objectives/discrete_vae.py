@@ -18,9 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from armchair.core.errors import ConfigError
-from armchair.core.random import torch_generator
 from armchair.core.schedules import Schedule
-from armchair.models.autoencoders.dvae import DiscreteVAE, RelaxedOutput, gumbel_like
+from armchair.models.autoencoders.dvae import DiscreteVAE, RelaxedOutput
 from armchair.models.autoencoders.likelihoods import (
     kl_to_uniform,
     logit_laplace_nll,
@@ -169,14 +168,14 @@ class DiscreteVAEObjective(AutoencoderObjective[DiscreteVAE]):
         error = error_by_place(images, again, self.model.config.grid_size)
         return _Quantized(codes, output.latents.detach(), error)
 
-    def elbo_nats(self, images: Float[Tensor, "B 3 H W"], seed: int) -> dict[str, Tensor]:
-        """The bound (beta = 1) with relaxed codes at tau = 1/16 and with codes drawn from q."""
-        generator = torch_generator("elbo", seed, device=images.device)
-        logits, _ = self.model.posterior(images)
-        drawn = (logits + gumbel_like(logits, generator)).argmax(1)
-        kl = kl_to_uniform(logits)
-        relaxed = self.model.relax(images, temperature=1 / 16, generator=generator).statistics
-        return {
-            "relaxed_elbo": -logit_laplace_nll(images, relaxed) - kl,
-            "true_elbo": -logit_laplace_nll(images, self.model.decode_statistics(drawn)) - kl,
-        }
+    def bounds(
+        self, images: Float[Tensor, "B 3 H W"], *, progress: float, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Beside the true bound the relaxed one, at the schedules' tau and noise, with beta = 1."""
+        bounds = super().bounds(images, progress=progress, generator=generator)
+        temperature, noise = self.config.temperature(progress), self.config.noise(progress)
+        output = self.model.relax(
+            images, temperature=temperature, noise_scale=noise, generator=generator
+        )
+        nll = logit_laplace_nll(images, output.statistics)
+        return {"relaxed_elbo": -nll - kl_to_uniform(output.logits), **bounds}

@@ -82,7 +82,7 @@ class TextToImageObjective(Objective[TextToImageTransformer]):
         )
         return Loss(total, {"text_nats": loss.text.detach(), "image_nats": loss.image.detach()})
 
-    def validate(self, batch_size: int = 32) -> dict[str, float]:
+    def validate(self, *, progress: float, batch_size: int = 32) -> dict[str, float]:
         """Bits a token of each kind, and bits of a whole picture given its caption."""
         sums = torch.zeros(2, dtype=torch.float64)
         for text, codes in zip(

@@ -5,14 +5,12 @@ Source: van den Oord et al. (arXiv 1711.00937), equation 3; the codebook follows
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from armchair.models.autoencoders.likelihoods import logit_laplace_nll
 from armchair.models.autoencoders.vqvae import VQVAE, QuantizedOutput
 from armchair.training.objective import Batch, Loss
 from armchair.training.objectives.autoencoder import (
@@ -67,9 +65,3 @@ class VQVAEObjective(AutoencoderObjective[VQVAE]):
         latents = torch.cat([output.latents for output in self.outputs])
         self.outputs.clear()
         return {"restarted": float(self.model.update_codebook(codes, latents, generator))}
-
-    def elbo_nats(self, images: Float[Tensor, "B 3 H W"], seed: int) -> dict[str, Tensor]:
-        """The bound: q puts all its mass on one code, so the KL is ln K for each."""
-        codes = self.model.encode(images)
-        kl = math.log(self.model.config.codebook_size) * codes[0].numel()
-        return {"true_elbo": -logit_laplace_nll(images, self.model.decode_statistics(codes)) - kl}
