@@ -9,8 +9,10 @@ from typing import Literal, cast
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
+from armchair.core import tensors as tensor_files
 from armchair.core.errors import CheckpointError, OutputError
 from armchair.core.schedules import Schedule
 from armchair.training import checkpoint as module
@@ -205,7 +207,7 @@ def failing(number: int) -> Callable[..., None]:
     return call
 
 
-@pytest.mark.parametrize("call", ["save_file", "write_json", "sha256"])
+@pytest.mark.parametrize("call", ["save_tensors", "write_json", "sha256"])
 def test_a_full_disk_keeps_the_old_ones_and_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -223,9 +225,9 @@ def test_what_safetensors_makes_of_a_full_disk_has_the_hint_too(
 ) -> None:
     def full(*_: object) -> None:
         text = f"Error while serializing: I/O error: No space left (os error {errno.ENOSPC})"
-        raise module.SafetensorError(text)
+        raise SafetensorError(text)
 
-    monkeypatch.setattr(module, "save_file", full)
+    monkeypatch.setattr(tensor_files, "save_file", full)
     with pytest.raises(OutputError, match="free some space"):
         save(tmp_path, 16)
     assert names(tmp_path) == []

@@ -16,6 +16,7 @@ from armchair.core.errors import UsageError
 
 _MAX_PROMPTS = 10_000
 _SLUG_LENGTH = 48
+_GRID = 256  # pictures in grid.png at most
 
 
 @dataclass(kw_only=True)
@@ -49,7 +50,7 @@ class GenerateOptions:
 
 
 def run(words: Sequence[str]) -> None:
-    """Draw what the words ask for."""
+    """Draw what the words ask for; a picture is on disk as soon as its batch is drawn."""
     options = read_options(GenerateOptions, words, verb="generate")
     prompts = _prompts(options)
 
@@ -60,32 +61,40 @@ def run(words: Sequence[str]) -> None:
 
     folder = make_folder(options.out)
     model = load(options.model, device=options.device)
-    with progress_bar("drawing", "tokens") as advance:
-        pictures = model.generate(
-            prompts,
-            count=options.count,
-            seed=options.seed,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            guidance_scale=options.guidance_scale,
-            truncate=options.truncate,
-            on_progress=advance,
-        )
-    for number, picture in enumerate(pictures):
-        prompt = prompts[number // options.count]
-        name = f"{_slug(prompt)}-s{options.seed}-{number % options.count:02d}.png"
-        if len(prompts) > 1:
-            name = f"{number // options.count:03d}-{name}"
-        path = folder / name
-        save_png(picture, path, {"model": options.model})
-        print(path)
-    if len(pictures) > 1:
-        path = folder / "grid.png"
-        columns = min(options.count if len(prompts) > 1 else _square(len(pictures)), 16)
-        save_png(contact_sheet(pictures, columns=columns), path, {"model": options.model})
-        print(path)
-    console.print(f"{len(pictures)} pictures in {folder}")
+    source, saved, shown = {"model": options.model}, list[Path](), []
+    try:
+        with progress_bar("drawing", "tokens") as advance:
+            pictures = model.stream(
+                prompts,
+                count=options.count,
+                seed=options.seed,
+                temperature=options.temperature,
+                top_k=options.top_k,
+                top_p=options.top_p,
+                guidance_scale=options.guidance_scale,
+                truncate=options.truncate,
+                on_progress=advance,
+            )
+            for number, picture in enumerate(pictures):
+                path = folder / _file_name(prompts, number, options)
+                save_png(picture, path, source)
+                saved.append(path)
+                shown += [picture] if number < _GRID else []
+    finally:  # after the bar, which takes standard output for itself
+        for path in saved:
+            print(path)
+    if len(shown) > 1:
+        columns = min(options.count if len(prompts) > 1 else _square(len(shown)), 16)
+        save_png(contact_sheet(shown, columns=columns), folder / "grid.png", source)
+        print(folder / "grid.png")
+    of_them = f", the first {_GRID} in grid.png" if len(saved) > _GRID else ""
+    console.print(f"{len(saved)} pictures in {folder}{of_them}")
+
+
+def _file_name(prompts: list[str], number: int, options: GenerateOptions) -> str:
+    which, k = divmod(number, options.count)
+    name = f"{_slug(prompts[which])}-s{options.seed}-{k:02d}.png"
+    return f"{which:03d}-{name}" if len(prompts) > 1 else name
 
 
 def _prompts(options: GenerateOptions) -> list[str]:
@@ -96,12 +105,17 @@ def _prompts(options: GenerateOptions) -> list[str]:
         try:
             prompts += _lines(options.prompts_file.read_text("utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"prompts_file {options.prompts_file} ({error})") from error
+            raise UsageError(
+                f"prompts_file {options.prompts_file} cannot be read ({error})",
+                hint="give a text file in UTF-8 with a prompt on each line",
+            ) from error
     if not prompts:
         hint = 'armchair generate "an armchair in the shape of an avocado"'
         raise UsageError("prompts", got=[], expected="at least one", hint=hint)
     if len(prompts) > _MAX_PROMPTS:
-        raise UsageError("prompts", got=len(prompts), expected=f"at most {_MAX_PROMPTS:,}")
+        hint = "draw them in parts"
+        expected = f"at most {_MAX_PROMPTS:,}"
+        raise UsageError("prompts", got=len(prompts), expected=expected, hint=hint)
     return prompts
 
 

@@ -27,12 +27,11 @@ def run(words: Sequence[str]) -> None:
 
     import json
 
-    from armchair.pipelines.bundle import CARD, find_bundle, open_bundle
+    from armchair.pipelines.bundle import find_bundle, open_bundle
 
     bundle = open_bundle(find_bundle(options.model))
     if options.json:
         print(json.dumps({**bundle.manifest, "evaluation": bundle.evaluation}, indent=2))
         return
-    card = bundle.path / CARD
-    print(card.read_text("utf-8").strip() if card.exists() else f"# {bundle.name}")
+    print(bundle.card.strip())
     print(f"\nfolder: {bundle.path}\nsize: {bundle.size_bytes() / 1e6:.1f} MB, checksums match")

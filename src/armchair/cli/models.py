@@ -25,14 +25,14 @@ def run(words: Sequence[str]) -> None:
     options = read_options(ModelsOptions, words, verb="models")
 
     from armchair.core.errors import BundleError, UsageError
-    from armchair.pipelines.bundle import FORMAT, MANIFEST, SHIPPED, open_bundle, shipped_bundles
+    from armchair.pipelines.bundle import SHIPPED, bundles_below, open_bundle, shipped_bundles
 
     paths = [SHIPPED / name for name in shipped_bundles()]
     for folder in options.folders:
         if not folder.is_dir():
-            raise UsageError("folder", got=str(folder), expected="a folder")
-        manifests = (path for path in folder.rglob(MANIFEST) if FORMAT in path.read_text("utf-8"))
-        paths += sorted(path.parent for path in manifests)
+            hint = "give a folder that holds bundles, such as a run of `armchair train`"
+            raise UsageError("folder", got=str(folder), expected="a folder", hint=hint)
+        paths += bundles_below(folder)
     for path in paths:
         shown = path.name if path.parent == SHIPPED else str(path)
         try:

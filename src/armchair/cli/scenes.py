@@ -11,6 +11,7 @@ from armchair.cli.options import read_options
 from armchair.core.errors import UsageError
 
 _MAX_COUNT = 1_000_000
+_MIN_SIZE, _MAX_SIZE = 32, 1024  # pixels
 _SHEET = 64  # pictures on the contact sheet at most
 
 
@@ -26,7 +27,7 @@ class ScenesOptions:
     count: int = 64
     """How many pictures."""
     size: int = 128
-    """Pixels along a side."""
+    """Pixels along a side, 32 to 1,024."""
     seed: int = 0
     """Which world."""
     split: Literal["train", "validation", "held_out"] = "train"
@@ -36,8 +37,7 @@ class ScenesOptions:
 def run(words: Sequence[str]) -> None:
     """Write the scenes."""
     options = read_options(ScenesOptions, words, verb="scenes")
-    if not 1 <= options.count <= _MAX_COUNT:
-        raise UsageError("count", got=options.count, expected=f"1 to {_MAX_COUNT:,}")
+    _check(options)
 
     import json
 
@@ -51,7 +51,9 @@ def run(words: Sequence[str]) -> None:
     config = ScenesConfig(
         num_pictures=options.count, size=options.size, seed=options.seed, split=options.split
     )
-    scenes, folder, rows, shown = Scenes(config), make_folder(options.out), [], []
+    folder = make_folder(options.out.resolve())
+    sheet = make_folder(folder.parent) / f"{folder.name}-sheet.png"  # not among the pictures
+    scenes, rows, shown = Scenes(config), [], []
     with progress_bar("scenes", "pictures") as advance:
         for index in range(options.count):
             picture, name = Image.fromarray(scenes.pixels(index)), f"{index:06d}.png"
@@ -61,7 +63,20 @@ def run(words: Sequence[str]) -> None:
             shown += [picture] if index < _SHEET else []
             advance(index + 1, options.count)
     write_text(folder / "metadata.jsonl", "\n".join(rows) + "\n")
-    sheet = folder.with_name(folder.name + "-sheet.png")  # beside, not among the pictures
     save_png(contact_sheet(shown, columns=8), sheet, {})
     print(folder)
     print(sheet)
+
+
+def _check(options: ScenesOptions) -> None:
+    for name, lowest, highest in (("count", 1, _MAX_COUNT), ("size", _MIN_SIZE, _MAX_SIZE)):
+        value = getattr(options, name)
+        if not lowest <= value <= highest:
+            expected = f"{lowest} to {highest:,}"
+            raise UsageError(name, got=value, expected=expected, hint=f"try --{name} 64")
+    for picture in options.out.glob("[0-9]" * 6 + ".png"):
+        if int(picture.stem) >= options.count:
+            raise UsageError(
+                f"{options.out} holds scenes of an earlier, larger --count: {picture.name}",
+                hint="choose another --out, or remove that folder first",
+            )

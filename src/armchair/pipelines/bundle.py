@@ -13,17 +13,25 @@ Hugging Face repository. Nothing in it is ever unpickled.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from armchair.core.errors import BundleError, UnknownNameError
-from armchair.core.files import atomic_path, make_folder, sha256, write_json, write_text
+from armchair.core.errors import BundleError, UnknownNameError, UsageError
+from armchair.core.files import (
+    make_folder,
+    output_error,
+    sha256,
+    write_json,
+    write_text,
+)
+from armchair.core.tensors import save_tensors
 
 FORMAT = "armchair-bundle"
 FORMAT_VERSION = 1
@@ -35,6 +43,8 @@ SHIPPED = Path(__file__).parent.parent / "bundles"
 _MAX_MANIFEST_BYTES = 4 << 20
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"}
 _IGNORED = {MANIFEST, CARD, ".gitattributes", ".cache", ".git", ".huggingface"}
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -63,10 +73,27 @@ class Bundle:
             return None
         return json.loads((self.path / EVALUATION).read_text("utf-8"))
 
+    @property
+    def card(self) -> str:
+        """Its model card, which people may edit; a bare title if there is none.
+
+        Raises:
+            BundleError: It cannot be read.
+        """
+        path = self.path / CARD
+        if not path.exists():
+            return f"# {self.name}\n"
+        try:
+            return path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(
+                f"{path} cannot be read ({error})", hint="save it as UTF-8"
+            ) from error
+
     def size_bytes(self) -> int:
         """Bytes of all its files."""
-        names = [MANIFEST, CARD, *self.manifest["files"]]
-        return sum((self.path / name).stat().st_size for name in names)
+        paths = [self.path / name for name in (MANIFEST, CARD, *self.manifest["files"])]
+        return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def find_bundle(name: str) -> Path:
@@ -76,7 +103,7 @@ def find_bundle(name: str) -> Path:
         name: A local folder, a shipped model, or a Hugging Face repository "owner/name".
 
     Raises:
-        UnknownNameError: There is none of this name.
+        UsageError: There is none of this name.
         BundleError: The repository cannot be fetched.
     """
     path = Path(name).expanduser()
@@ -85,6 +112,13 @@ def find_bundle(name: str) -> Path:
     if name in shipped_bundles():
         return SHIPPED / name
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        if path.parent.is_dir():
+            raise UsageError(
+                "model",
+                got=name,
+                expected="a folder that is there",
+                hint=f"`armchair models {path.parent}` lists the models in it",
+            )
         return _fetch(name)
     raise UnknownNameError("model", name, shipped_bundles())
 
@@ -94,15 +128,30 @@ def shipped_bundles() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST}"))
 
 
+def bundles_below(folder: Path) -> list[Path]:
+    """The bundles in a folder and its subfolders, damaged ones too."""
+    return sorted(path.parent for path in folder.rglob(MANIFEST) if _is_of_a_bundle(path))
+
+
 def open_bundle(path: Path) -> Bundle:
     """Read a bundle's manifest and check every file against it.
 
     Raises:
-        BundleError: A file is missing, altered, foreign, or a pickle.
+        BundleError: A file is missing, altered, foreign, unreadable, or a pickle.
     """
     manifest = _read_manifest(path / MANIFEST)
+    try:
+        _check_files(path, manifest["files"])
+    except OSError as error:
+        raise BundleError(
+            f"{path} cannot be read ({error})", hint="copy or download the bundle again"
+        ) from error
+    return Bundle(path.resolve().name, path, manifest)
+
+
+def _check_files(path: Path, files: dict[str, dict[str, Any]]) -> None:
     for entry in sorted(path.iterdir()):
-        if entry.name in manifest["files"] or entry.name in _IGNORED:
+        if entry.name in files or entry.name in _IGNORED:
             continue
         if entry.suffix in _PICKLE_SUFFIXES:
             raise BundleError(
@@ -111,10 +160,10 @@ def open_bundle(path: Path) -> Bundle:
             )
         raise BundleError(
             f"{entry} is no file of this bundle",
-            expected="only " + ", ".join(sorted(manifest["files"])),
+            expected="only " + ", ".join(sorted(files)),
             hint="move it elsewhere",
         )
-    for name, expected in manifest["files"].items():
+    for name, expected in files.items():
         file = path / name
         if not file.is_file():
             raise BundleError(f"{file} is missing", hint="copy or download the bundle again")
@@ -124,7 +173,6 @@ def open_bundle(path: Path) -> Bundle:
                 f"{file} is not what the manifest says: it was altered or cut short",
                 hint="copy or download the bundle again",
             )
-    return Bundle(path.resolve().name, path, manifest)
 
 
 def write_bundle(
@@ -137,7 +185,9 @@ def write_bundle(
     about: dict[str, Any],
     card: str,
 ) -> Bundle:
-    """Write a bundle; its manifest comes last, so that a bundle with one is whole.
+    """Write a bundle in place of the one that stands there, if any.
+
+    Its manifest comes last, so that a folder with one is whole.
 
     Args:
         folder: Where.
@@ -152,10 +202,10 @@ def write_bundle(
         OutputError: The disk is full or read-only.
     """
     make_folder(folder)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    _remove_bundle(folder)
     for name, model in weights.items():
-        with atomic_path(folder / f"{name}.safetensors") as path:
-            save_file({key: _half(t) for key, t in model.state_dict().items()}, path)
+        tensors = {key: _half(tensor) for key, tensor in model.state_dict().items()}
+        save_tensors(folder / f"{name}.safetensors", tensors)
     for name, text in texts.items():
         write_text(folder / name, text)
     manifest = {
@@ -178,27 +228,59 @@ def add_to_bundle(bundle: Bundle, texts: dict[str, str], *, card: str, **changes
     return _seal(bundle.path, {**bundle.manifest, **changes}, names, card)
 
 
-def load_weights(bundle: Bundle, name: str, model: nn.Module) -> None:
-    """Load a model's weights from a checked bundle, as float32.
+def load_weights(
+    bundle: Bundle, name: str, build: Callable[[], Model], *, num_layers: int
+) -> Model:
+    """Build a model and give it its weights from a checked bundle, as float32.
+
+    The manifest decides the sizes, and may ask for any: the model is built without memory of its
+    own and takes that of the file. No random number is drawn.
+
+    Args:
+        bundle: The bundle.
+        name: The file of the weights, without its suffix.
+        build: Builds the model.
+        num_layers: How many layers it will build, each with tensors of its own.
 
     Raises:
-        BundleError: They are no safetensors, or do not fit the model.
+        BundleError: The weights are no safetensors, or do not fit the model.
     """
     path = bundle.path / f"{name}.safetensors"
+    misfit = f"{path} does not fit the model of {MANIFEST}"
     try:
-        state = {
-            key: tensor.float() if tensor.is_floating_point() else tensor
-            for key, tensor in load_file(path).items()
-        }
-        model.load_state_dict(state)
+        state = load_file(path)
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error})") from error
     except SafetensorError as error:
         _refuse_pickle(path)
         raise BundleError(f"{path} is no safetensors file ({error})") from error
-    except RuntimeError as error:
+    if num_layers > len(state):
+        raise BundleError(misfit, got=f"{len(state)} tensors", expected=f"{num_layers} layers")
+    try:
+        with torch.device("meta"):
+            model = build()
+        kinds = {key: tensor.dtype for key, tensor in model.state_dict().items()}
+        state = {key: t.to(kinds.get(key, t.dtype), copy=True) for key, t in state.items()}
+        model.load_state_dict(state, assign=True)
+    except (RuntimeError, TypeError) as error:  # TypeError: a size of more than 64 bits
         reason = " ".join(str(error).split())[:300]
-        raise BundleError(f"{path} does not fit the model of {MANIFEST}: {reason}") from error
+        raise BundleError(f"{misfit}: {reason}") from error
+    return model
+
+
+def _remove_bundle(folder: Path) -> None:
+    """Remove what the manifest lists; itself last, so that an interrupted removal can go on."""
+    path = folder / MANIFEST
+    try:
+        names = list(_read_manifest(path)["files"])
+    except BundleError:  # none, or a damaged one, which is in the way all the same
+        names = []
+    try:
+        for name in [*names, MANIFEST]:
+            path = folder / name
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def _seal(folder: Path, manifest: dict[str, Any], names: list[str], card: str) -> Bundle:
@@ -215,6 +297,15 @@ def _seal(folder: Path, manifest: dict[str, Any], names: list[str], card: str) -
 def _half(tensor: Tensor) -> Tensor:
     tensor = tensor.detach().cpu().contiguous()
     return tensor.to(torch.float16) if tensor.is_floating_point() else tensor
+
+
+def _is_of_a_bundle(manifest: Path) -> bool:
+    try:
+        if not manifest.is_file() or manifest.stat().st_size > _MAX_MANIFEST_BYTES:
+            return False
+        return FORMAT.encode() in manifest.read_bytes()
+    except OSError:
+        return False
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -237,6 +328,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     files = manifest.get("files")
     well_formed = isinstance(files, dict) and all(
         Path(name).name == name
+        and name.strip(".")
         and isinstance(entry, dict)
         and isinstance(entry.get("sha256"), str)
         and isinstance(entry.get("bytes"), int)

@@ -2,47 +2,92 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+_SCORES = re.compile(r"^## Scores\s*$.*?(?=^#{1,2} |\Z)", re.MULTILINE | re.DOTALL)
+_BEFORE_LIMITS = re.compile(r"^(?=## Limits\b)|\Z", re.MULTILINE)
 
 
 def model_card(name: str, about: dict[str, Any], evaluation: dict[str, Any] | None) -> str:
-    """A model card in Markdown.
+    """A model card in Markdown; what `about` does not say is left out.
 
     Args:
         name: The model's name.
-        about: A bundle's "about".
+        about: A bundle's "about": `recipe` (config, commit, version), `description`, `command`,
+            `pictures` (how many it was trained on), `taken_from` (the bundle of its autoencoder),
+            `hardware`, `date`, `notes`, `licence`.
         evaluation: What `armchair evaluate` measured, if it has.
     """
-    recipe = about.get("recipe", {})
-    config = recipe.get("config", {})
+    source = _at(about, "recipe", "config", "data", "source")
+    licence = about.get("licence") or ("Apache-2.0" if source == "scenes" else None)
     lines = [
         f"# {name}",
         "",
-        about.get("description", ""),
-        "",
+        *([f"{about['description']}", ""] if about.get("description") else []),
         "## How it was made",
         "",
-        f"- command: `{about.get('command', 'unknown')}`",
-        f"- commit: {recipe.get('commit') or 'unknown'}, version {recipe.get('version')}",
-        f"- seed: {config.get('transformer_training', {}).get('seed')}",
-        f"- data: {config.get('data', {}).get('source')}, "
-        f"{config.get('data', {}).get('num_pictures'):,} pictures",
-        f"- hardware: {about.get('hardware')}",
-        f"- date: {about.get('date')}",
-        *(f"- {note}" for note in about.get("notes", [])),
-    ]
-    if evaluation is not None:
-        lines += ["", "## Scores", "", *_scores(evaluation)]
-    lines += [
+        *(f"- {what}: {value}" for what, value in _facts(about).items() if value is not None),
+        *(f"- {note}" for note in about.get("notes") or []),
         "",
         "## Limits",
         "",
         "It draws only what its data shows: names, styles and scenes outside of it come out as the "
         "nearest thing it knows, or as nonsense.",
-        "",
-        "Licence: Apache-2.0.",
+        *(["", f"Licence: {licence}."] if licence else []),
     ]
-    return "\n".join(lines) + "\n"
+    card = "\n".join(lines) + "\n"
+    return card if evaluation is None else with_scores(card, evaluation)
+
+
+def with_scores(card: str, evaluation: dict[str, Any]) -> str:
+    """A model card with new scores in place of its old ones; all else stays as it is.
+
+    Args:
+        card: The card; without scores it gets them before its limits, or at its end.
+        evaluation: What `armchair evaluate` measured.
+    """
+    place = _SCORES.search(card) or _BEFORE_LIMITS.search(card)
+    start, end = place.span() if place else (len(card), len(card))
+    section = "\n".join(["## Scores", "", *_scores(evaluation)])
+    parts = (card[:start].rstrip("\n"), section, card[end:].rstrip("\n"))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _facts(about: dict[str, Any]) -> dict[str, Any]:
+    recipe, command = _at(about, "recipe"), about.get("command")
+    commit, version = _at(recipe, "commit"), _at(recipe, "version")
+    return {
+        "command": command and f"`{command}`",
+        "commit": commit and (f"{commit}, version {version}" if version else commit),
+        "version": None if commit else version,
+        "seed": _at(recipe, "config", "transformer_training", "seed"),
+        "data": _data(about),
+        "autoencoder": _taken(about.get("taken_from")),
+        "hardware": about.get("hardware"),
+        "date": about.get("date"),
+    }
+
+
+def _data(about: dict[str, Any]) -> str | None:
+    data = _at(about, "recipe", "config", "data")
+    source, pictures = _at(data, "source"), about.get("pictures")
+    if pictures is None and source == "scenes":  # the recipe's number is that of scenes alone
+        pictures = _at(data, "num_pictures")
+    counted = f"{pictures:,} pictures" if isinstance(pictures, int) else None
+    return ", ".join(part for part in (source, counted) if part) or None
+
+
+def _taken(source: Any) -> str | None:
+    name = _at(source, "bundle") or source
+    return f"taken from the bundle {name}" if isinstance(name, str) else None
+
+
+def _at(data: Any, *keys: str) -> Any:
+    """What stands at a path of nested dictionaries; None where the path breaks off."""
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
 
 
 def _scores(evaluation: dict[str, Any]) -> list[str]:

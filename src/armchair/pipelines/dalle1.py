@@ -6,8 +6,10 @@ pictures = model.generate("an armchair in the shape of an avocado", count=9, see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from armchair.core.config import from_dict, to_dict
-from armchair.core.errors import BundleError, ConfigError, UsageError
+from armchair.core.errors import BundleError, ConfigError, UnknownNameError, UsageError
 from armchair.core.images import to_pil
 from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
 from armchair.models.autoencoders.interface import ImageTokenizer
@@ -28,7 +30,10 @@ from armchair.text.tokenizer import Tokenizer
 
 KIND = "dalle1"
 _BATCH_SIZE = 32  # pictures drawn at once
-_MAX_COUNT = 10_000
+_MAX_PICTURES = 10_000  # of one request
+
+Progress = Callable[[int, int], None]
+"""Called with (tokens drawn, tokens in all)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +55,23 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature <= 100:
-            raise ConfigError("temperature", got=self.temperature, expected="above 0, at most 100")
+            raise ConfigError(
+                "temperature",
+                got=self.temperature,
+                expected="above 0, at most 100",
+                hint="1 draws as the model was trained to; top_k = 1 takes the likeliest tokens",
+            )
         if self.top_k is not None and self.top_k < 1:
-            raise ConfigError("top_k", got=self.top_k, expected="at least 1")
+            hint = "leave it out to draw among all"
+            raise ConfigError("top_k", got=self.top_k, expected="at least 1", hint=hint)
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError("top_p", got=self.top_p, expected="in (0, 1]")
+            hint = "1 draws among all"
+            raise ConfigError("top_p", got=self.top_p, expected="above 0, at most 1", hint=hint)
         if not 1 <= self.guidance_scale <= 100:
-            raise ConfigError("guidance_scale", got=self.guidance_scale, expected="1 to 100")
+            hint = "1 is no guidance; 2 to 5 follow the caption more closely"
+            raise ConfigError(
+                "guidance_scale", got=self.guidance_scale, expected="1 to 100", hint=hint
+            )
 
 
 def build_autoencoder(config: DiscreteVAEConfig | VQVAEConfig) -> ImageTokenizer:
@@ -99,19 +114,32 @@ class DALLE1:
         try:
             config = from_dict(_BundleConfig, bundle.manifest["config"])
         except UsageError as error:
-            raise BundleError(f"{bundle.path}: {error}") from error
+            reason = str(error).partition("\n")[0]
+            raise BundleError(f"{bundle.path}: {reason}") from error
+        first, second = config.autoencoder, config.transformer
         tokenizer = Tokenizer.load(bundle.path / "tokenizer.json")
-        autoencoder = build_autoencoder(config.autoencoder)
-        transformer = TextToImageTransformer(config.transformer)
-        for name, model in (("autoencoder", autoencoder), ("transformer", transformer)):
-            load_weights(bundle, name, model)
+        autoencoder = load_weights(
+            bundle,
+            "autoencoder",
+            lambda: build_autoencoder(first),
+            num_layers=first.num_groups * first.blocks_per_group,
+        )
+        transformer = load_weights(
+            bundle,
+            "transformer",
+            lambda: TextToImageTransformer(second),
+            num_layers=second.num_layers,
+        )
+        for model in (autoencoder, transformer):
             model.to(device).eval().requires_grad_(False)
         return cls(tokenizer, autoencoder, transformer, sampling=config.sampling)
 
-    def save(self, folder: Any, *, about: dict[str, Any], card: str) -> Bundle:
+    def save(self, folder: Path, *, about: dict[str, Any], card: str) -> Bundle:
         """Write the model as a bundle; see `write_bundle`."""
-        tokenizer_path = folder / "tokenizer.json"
-        self.tokenizer.save(tokenizer_path)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "tokenizer.json"
+            self.tokenizer.save(path)
+            tokenizer = path.read_text("utf-8")
         config = _BundleConfig(
             autoencoder=self.autoencoder.config,  # type: ignore[arg-type]
             transformer=self.transformer.config,
@@ -121,7 +149,7 @@ class DALLE1:
             folder,
             kind=KIND,
             weights={"autoencoder": self.autoencoder, "transformer": self.transformer},
-            texts={"tokenizer.json": tokenizer_path.read_text("utf-8")},
+            texts={"tokenizer.json": tokenizer},
             config=to_dict(config),
             about=about,
             card=card,
@@ -140,7 +168,7 @@ class DALLE1:
         seed: int = 0,
         truncate: bool = False,
         batch_size: int = _BATCH_SIZE,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: Progress | None = None,
         **settings: Any,
     ) -> list[Image.Image]:
         """Draw pictures.
@@ -150,7 +178,7 @@ class DALLE1:
 
         Args:
             prompts: One caption, or several.
-            count: Pictures of each, 1 to 10,000.
+            count: Pictures of each; with all prompts at most 10,000.
             seed: Any integer.
             truncate: Cut captions that are longer than the text context instead of refusing them.
             batch_size: Pictures drawn at once.
@@ -164,29 +192,49 @@ class DALLE1:
         Raises:
             UsageError: A setting is out of range, or a prompt is empty or too long.
         """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not texts:
-            raise UsageError("prompts", got=texts, expected="at least one")
-        if not 1 <= count <= _MAX_COUNT:
-            raise UsageError("count", got=count, expected=f"1 to {_MAX_COUNT:,}")
-        if batch_size < 1:
-            raise UsageError("batch_size", got=batch_size, expected="at least 1")
-        chosen = self.settings(**settings)
-        pictures = self.draw(
-            [text for text in texts for _ in range(count)],
-            [(seed, k) for _ in texts for k in range(count)],
-            settings=chosen,
-            truncate=truncate,
-            batch_size=batch_size,
-            on_progress=on_progress,
+        return list(
+            self.stream(
+                prompts,
+                count=count,
+                seed=seed,
+                truncate=truncate,
+                batch_size=batch_size,
+                on_progress=on_progress,
+                **settings,
+            )
         )
-        for number, picture in enumerate(pictures):
-            picture.info.update(prompt=texts[number // count], seed=str(seed))
-            picture.info.update(index=str(number % count))
-            picture.info.update({name: str(value) for name, value in asdict(chosen).items()})
-        return pictures
 
-    @torch.no_grad()
+    def stream(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        count: int = 1,
+        seed: int = 0,
+        truncate: bool = False,
+        batch_size: int = _BATCH_SIZE,
+        on_progress: Progress | None = None,
+        **settings: Any,
+    ) -> Iterator[Image.Image]:
+        """Give the pictures of `generate` as they are drawn, a batch at a time.
+
+        What is asked for is checked at once, before the first picture is taken.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        _check_request(len(texts), count, batch_size)
+        chosen = self.settings(**settings)
+        text = self._encode(texts, truncate).repeat_interleave(count, dim=0)
+        keys = [(seed, k) for _ in texts for k in range(count)]
+        pictures = self._draw(text, keys, chosen, batch_size, on_progress)
+        shown = {name: str(value) for name, value in asdict(chosen).items()}
+
+        def described() -> Iterator[Image.Image]:
+            for number, picture in enumerate(pictures):
+                picture.info.update(prompt=texts[number // count], seed=str(seed))
+                picture.info.update(index=str(number % count), **shown)
+                yield picture
+
+        return described()
+
     def draw(
         self,
         prompts: Sequence[str],
@@ -195,7 +243,7 @@ class DALLE1:
         settings: SamplingSettings | None = None,
         truncate: bool = False,
         batch_size: int = _BATCH_SIZE,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: Progress | None = None,
     ) -> list[Image.Image]:
         """Draw one picture of each prompt.
 
@@ -207,10 +255,21 @@ class DALLE1:
             batch_size: Pictures drawn at once.
             on_progress: Called with (tokens drawn, tokens in all).
         """
-        settings = settings or self.sampling
-        text = torch.from_numpy(self.tokenizer.encode_batch(prompts, truncate=truncate))
+        text = self._encode(prompts, truncate)
+        return list(self._draw(text, keys, settings or self.sampling, batch_size, on_progress))
+
+    def _encode(self, prompts: Sequence[str], truncate: bool) -> Int[Tensor, "B T"]:
+        return torch.from_numpy(self.tokenizer.encode_batch(prompts, truncate=truncate))
+
+    def _draw(
+        self,
+        text: Int[Tensor, "B T"],
+        keys: Sequence[tuple[int, int]],
+        settings: SamplingSettings,
+        batch_size: int,
+        on_progress: Progress | None,
+    ) -> Iterator[Image.Image]:
         tokens_each = self.transformer.config.image_length
-        pictures: list[Image.Image] = []
         for start in range(0, len(text), batch_size):
             part = text[start : start + batch_size]
 
@@ -228,8 +287,7 @@ class DALLE1:
                 guidance_scale=settings.guidance_scale,
                 progress=advance,
             )
-            pictures += self.decode(codes)
-        return pictures
+            yield from self.decode(codes)
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "B h w"]) -> list[Image.Image]:
@@ -245,11 +303,28 @@ class DALLE1:
         known = set(asdict(self.sampling))
         for name in changes:
             if name not in known:
-                raise UsageError(
-                    "generate", got=name, expected="settings among " + ", ".join(sorted(known))
-                )
+                raise UnknownNameError("setting", name, known)
         given = {name: value for name, value in changes.items() if value is not None}
         return replace(self.sampling, **given)
+
+
+def _check_request(num_prompts: int, count: int, batch_size: int) -> None:
+    most = f"{_MAX_PICTURES:,}"
+    if num_prompts < 1:
+        raise UsageError("prompts", got=[], expected="at least one", hint="say what to draw")
+    if not 1 <= count <= _MAX_PICTURES:
+        hint = "it is the number of pictures of each prompt"
+        raise UsageError("count", got=count, expected=f"1 to {most}", hint=hint)
+    if num_prompts * count > _MAX_PICTURES:
+        raise UsageError(
+            "pictures",
+            got=num_prompts * count,
+            expected=f"at most {most}, the prompts times count",
+            hint="draw them in parts, each with a few of the prompts",
+        )
+    if batch_size < 1:
+        hint = "it is the number of pictures drawn at once"
+        raise UsageError("batch_size", got=batch_size, expected="at least 1", hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)

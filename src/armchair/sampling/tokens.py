@@ -202,18 +202,25 @@ def _check(
     config = model.config
     if len(text) == 0 or text.shape[1] != config.text_length:
         expected = f"one row or more of {config.text_length} tokens"
-        raise ConfigError("text", got=tuple(text.shape), expected=expected)
+        hint = "encode captions with the tokenizer of the model"
+        raise ConfigError("text", got=tuple(text.shape), expected=expected, hint=hint)
     foreign = (text < 0) | ((text >= config.text_vocab_size) & (text != model.null_text(len(text))))
     if foreign.any():
         expected = f"tokens in [0, {config.text_vocab_size}) and each position's own padding"
-        raise ConfigError("text", got=text[foreign].tolist(), expected=expected)
+        hint = "encode captions with the tokenizer of the model"
+        raise ConfigError("text", got=text[foreign].tolist(), expected=expected, hint=hint)
     if len(keys) != len(text):
-        raise ConfigError("keys", got=len(keys), expected=f"one for each of {len(text)} rows")
+        expected, hint = f"one for each of {len(text)} rows", "a key is a seed and an index"
+        raise ConfigError("keys", got=len(keys), expected=expected, hint=hint)
     if not (guidance_scale >= 0 and math.isfinite(guidance_scale)):
-        raise ConfigError("guidance_scale", got=guidance_scale, expected="0 or more")
+        hint = "1 is no guidance"
+        raise ConfigError("guidance_scale", got=guidance_scale, expected="0 or more", hint=hint)
     if len(prime) != len(text) or prime.shape[1] > config.image_length:
         expected = f"{len(text)} rows of at most {config.image_length} codes"
-        raise ConfigError("prime", got=tuple(prime.shape), expected=expected)
+        hint = "give each row the same number of first codes"
+        raise ConfigError("prime", got=tuple(prime.shape), expected=expected, hint=hint)
     if prime.numel() and (prime.min() < 0 or prime.max() >= config.image_vocab_size):
         expected = f"codes in [0, {config.image_vocab_size})"
-        raise ConfigError("prime", got=[int(prime.min()), int(prime.max())], expected=expected)
+        found = [int(prime.min()), int(prime.max())]
+        hint = "encode pictures with the autoencoder of the model"
+        raise ConfigError("prime", got=found, expected=expected, hint=hint)

@@ -9,7 +9,6 @@ A checkpoint is a folder that appears under its name only once it is complete:
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,11 +18,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from armchair.core.errors import CheckpointError
-from armchair.core.files import atomic_path, output_error, sha256, sync_folder, write_json
+from armchair.core.files import output_error, sha256, sync_folder, write_json
+from armchair.core.tensors import save_tensors
 
 FORMAT = 1
 _STATE = "state.safetensors"
@@ -68,8 +68,6 @@ def save_checkpoint(folder: Path, images_seen: int, checkpoint: Checkpoint, *, k
         sync_folder(folder)
         for old in [path for path in list_checkpoints(folder) if path <= target][:-keep]:
             shutil.rmtree(old)
-    except SafetensorError as error:
-        raise output_error(target, _cause(error)) from error
     except OSError as error:
         raise output_error(target, error) from error
     finally:
@@ -80,8 +78,7 @@ def save_checkpoint(folder: Path, images_seen: int, checkpoint: Checkpoint, *, k
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
-    with atomic_path(folder / _STATE) as path:
-        save_file({name: t.contiguous() for name, t in checkpoint.tensors.items()}, path)
+    save_tensors(folder / _STATE, checkpoint.tensors)
     digest = sha256(folder / _STATE)
     write_json(folder / _MANIFEST, {"format": FORMAT, "sha256": digest, **checkpoint.about})
 
@@ -89,13 +86,6 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
 def _remove_leftovers(folder: Path) -> None:
     for leftover in folder.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _cause(error: SafetensorError) -> OSError:
-    """What the operating system said, which safetensors passes on as text."""
-    found = re.search(r"os error (\d+)", str(error))
-    number = int(found[1]) if found else 0
-    return OSError(number, os.strerror(number)) if number else OSError(str(error))
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
