@@ -128,6 +128,22 @@ def test_codes_of_another_autoencoder_are_refused(tmp_path: Path) -> None:
     check(CodeStore(tmp_path))
 
 
+def test_codes_of_other_weights_are_refused(tmp_path: Path) -> None:
+    first, second = ({**ABOUT, "autoencoder": digest * 64} for digest in "ab")
+    write(tmp_path, Encoder(), first)
+    assert CodeStore(tmp_path).about == {**first, "pictures": TOTAL}
+    with pytest.raises(DataError, match="codes of another autoencoder or data set"):
+        write(tmp_path, Encoder(), second)
+
+
+def test_a_note_that_names_fewer_things_is_taken_and_kept(tmp_path: Path) -> None:
+    write(tmp_path, Encoder())
+    note = (tmp_path / "about.json").read_bytes()
+    write(tmp_path, Encoder(), {**ABOUT, "autoencoder": "a" * 64})
+    assert (tmp_path / "about.json").read_bytes() == note
+    check(CodeStore(tmp_path))
+
+
 def test_another_number_of_pictures_is_another_data_set(tmp_path: Path) -> None:
     """A folder of pictures that has grown must not mix with the shards of before."""
     with pytest.raises(KeyboardInterrupt):
@@ -136,9 +152,10 @@ def test_another_number_of_pictures_is_another_data_set(tmp_path: Path) -> None:
         write(tmp_path, Encoder(), total=12)
 
 
-def test_a_note_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("note", ['{"recipe": ', "[]", "3", '{"foreign": 1}'])
+def test_a_note_that_makes_no_sense_is_refused(tmp_path: Path, note: str) -> None:
     write(tmp_path, Encoder())
-    (tmp_path / "about.json").write_text('{"recipe": ')
+    (tmp_path / "about.json").write_text(note)
     with pytest.raises(DataError, match="remove this folder"):
         write(tmp_path, Encoder())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from armchair.cli.main import main
+from armchair.pipelines.bundle import open_bundle
 
 SMALLER = [
     "--data.num-pictures", "200", "--data.num-validation", "16",
@@ -39,9 +41,13 @@ def test_from_captions_to_pictures(tmp_path: Path, capsys: pytest.CaptureFixture
         assert picture.size == (32, 32)
         first = np.asarray(picture).copy()
 
-    before = (run / "bundle" / "transformer.safetensors").read_bytes()
+    about = open_bundle(run / "bundle").manifest["about"]
+    assert about["command"] == f"armchair {shlex.join(command)}"
+    assert about["pictures"] == 200
+
+    before = {path.name: path.read_bytes() for path in (run / "bundle").iterdir()}
     assert main(command) == 0  # everything is done: nothing changes
-    assert (run / "bundle" / "transformer.safetensors").read_bytes() == before
+    assert {path.name: path.read_bytes() for path in (run / "bundle").iterdir()} == before
     assert main([*draw, "--device", "cpu"]) == 0
     with Image.open(out / "a-kiwi-mug-s0-00.png") as picture:
         assert np.array_equal(np.asarray(picture), first)

@@ -100,8 +100,8 @@ def test_tensorboard_is_told_scalars_and_pictures(
     told: list[tuple[Any, ...]] = []
 
     class Writer:
-        def __init__(self, folder: str) -> None:
-            told.append(("folder", folder))
+        def __init__(self, folder: str, *, purge_step: int) -> None:
+            told.append(("folder", folder, purge_step))
 
         def add_scalar(self, *values: Any) -> None:
             told.append(values)
@@ -114,13 +114,18 @@ def test_tensorboard_is_told_scalars_and_pictures(
 
     module = SimpleNamespace(SummaryWriter=Writer)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    tell_everything(TensorBoard(tmp_path))
+    observer = TensorBoard(tmp_path)
+    assert told == []  # nothing is opened before the run starts
+    tell_everything(observer)
     assert told == [
-        ("folder", str(tmp_path)),
+        ("folder", str(tmp_path), 1),
         ("train/loss", 1.0, 5),
         ("preview", (2, 2, 3), 5, "HWC"),
         ("closed",),
     ]
+    told.clear()
+    TensorBoard(tmp_path).start(20, 100)
+    assert told == [("folder", str(tmp_path), 21)]  # hides what came after picture 20
 
 
 def test_wandb_is_told_scalars_and_pictures(
@@ -130,13 +135,20 @@ def test_wandb_is_told_scalars_and_pictures(
     run = SimpleNamespace(log=told.append, finish=lambda: told.append("finished"))
     module = SimpleNamespace(init=lambda **options: told.append(options) or run, Image=type)
     monkeypatch.setitem(sys.modules, "wandb", module)
-    tell_everything(WeightsAndBiases(tmp_path, {"width": 8}))
+    observer = WeightsAndBiases(tmp_path, {"width": 8})
+    assert told == []  # nothing is opened before the run starts
+    tell_everything(observer)
     assert told[0]["config"] == {"width": 8}
     assert told[1:] == [
         {"train/loss": 1.0, "images_seen": 5},
         {"preview": Image.Image, "images_seen": 5},
         "finished",
     ]
+    WeightsAndBiases(tmp_path, {"width": 8}).start(5, 10)
+    assert told[-1] == told[0]  # the same run, by its id
+    assert told[0]["resume"] == "allow"
+    WeightsAndBiases(tmp_path / "other", {}).start(0, 10)
+    assert told[-1]["id"] != told[0]["id"]
 
 
 @pytest.mark.parametrize(

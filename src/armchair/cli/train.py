@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,16 +75,24 @@ def run(words: Sequence[str]) -> None:
     from armchair.cli.progress import TrainingProgress, console, progress_bar
 
     def observe(stage: Stage, folder: Path) -> Observer:
-        observers: list[Observer] = [TrainingProgress(stage)]
+        observers: list[Observer] = []
         if stage in ("autoencoder", "transformer"):
             observers += [MetricsFile(folder / "metrics.jsonl"), PreviewFolder(folder / "previews")]
             if "tensorboard" in options.log_to:
                 observers.append(TensorBoard(folder / "tensorboard"))
             if "wandb" in options.log_to:
                 observers.append(WeightsAndBiases(folder, {"recipe": recipe.name}))
+        observers.append(TrainingProgress(stage))  # last, as a service may refuse to start
         return Observers(observers)
 
-    walk = DALLE1Run(recipe, options.out, device=device, observe=observe)
+    walk = DALLE1Run(
+        recipe,
+        options.out,
+        device=device,
+        observe=observe,
+        message=console.print,
+        command=shlex.join(["armchair", "train", *words]),
+    )
     if recipe.data.source != "scenes":
         with progress_bar("checking pictures", "pictures") as advance:
             walk.open_data(advance)

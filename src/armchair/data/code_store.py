@@ -2,6 +2,7 @@
 
     codes/00000.npy       uint16 or int32, (pictures, h, w)
     codes/00000.jsonl     a JSON list of captions for each picture
+    codes/about.json      what the codes are made of; written first
     codes/manifest.json   counts, sizes, checksums; written last, so its presence means whole
 
 Writing goes shard by shard; an interrupted writer goes on after the last whole shard.
@@ -22,6 +23,7 @@ from armchair.core.files import atomic_path, make_folder, sha256, write_json, wr
 
 SHARD_SIZE = 2048
 _FORMAT = 1
+_NOTE = "about.json"
 
 Encoded = tuple[Integer[np.ndarray, "N h w"], list[list[str]]]
 
@@ -41,7 +43,7 @@ def write_codes(
         num_pictures: How many pictures there are.
         encode: Gives the codes and captions of a range of pictures.
         about: JSON data that says what the codes were made of; shards made of something else are
-            refused.
+            refused. Fields that an older folder does not name are not compared.
         advance: Told how many pictures are done.
 
     Raises:
@@ -72,17 +74,20 @@ def write_codes(
 
 def _claim(folder: Path, about: dict[str, Any]) -> None:
     """Record what the codes are made of, or check that the folder's are made of the same."""
-    note = folder / "about.json"
+    note = folder / _NOTE
+    if not note.exists():
+        write_json(note, about)
+        return
     try:
-        same = not note.exists() or json.loads(note.read_text("utf-8")) == about
-    except ValueError:
+        held = json.loads(note.read_text("utf-8"))
+        same = {**about, **held} == about
+    except (TypeError, ValueError):
         same = False
     if not same:
         raise DataError(
             f"{folder} holds codes of another autoencoder or data set",
             hint="remove this folder to encode anew",
         )
-    write_json(note, about)
 
 
 def _manifest(folder: Path, num_shards: int, num_pictures: int) -> dict[str, Any]:
@@ -100,6 +105,9 @@ class CodeStore:
     Args:
         folder: Where they are.
 
+    Attributes:
+        about: What they are made of, as `write_codes` was told.
+
     Raises:
         DataError: They are incomplete or altered.
     """
@@ -109,6 +117,7 @@ class CodeStore:
             manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
             if manifest["format"] != _FORMAT:
                 raise DataError(str(folder), got=manifest["format"], expected=f"format {_FORMAT}")
+            self.about: dict[str, Any] = json.loads((folder / _NOTE).read_text("utf-8"))
             checksums = manifest["sha256"]
             for name, expected in checksums.items():
                 if sha256(folder / name) != expected:

@@ -11,13 +11,16 @@ interrupted run goes on where it was:
     RUN/codes/            stage 3: each picture encoded once
     RUN/transformer/      stage 4: checkpoints/, metrics.jsonl, previews/
     RUN/bundle/           stage 5: what `armchair generate --model` reads
+    RUN/.lock             held by the process that runs
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,14 +32,20 @@ from torch import Tensor, nn
 
 from armchair.core.config import first_difference, to_dict
 from armchair.core.device import autocast, resolve_precision
-from armchair.core.errors import CheckpointError, ConfigError, DataError, UsageError
-from armchair.core.files import make_folder, write_json
+from armchair.core.errors import (
+    BundleError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    UsageError,
+)
+from armchair.core.files import make_folder, output_error, sha256, write_json
 from armchair.core.images import to_tensor
 from armchair.core.provenance import commit, hardware, today, version
-from armchair.core.random import fold, numpy_generator
+from armchair.core.random import fold
 from armchair.data.code_store import CodeStore, Encoded, write_codes
 from armchair.data.sources import DataConfig, open_data
-from armchair.data.transforms import augment_for_transformer, center_crop
+from armchair.data.transforms import center_crop
 from armchair.data.types import CaptionedPictures
 from armchair.models.autoencoders.dvae import DiscreteVAEConfig
 from armchair.models.autoencoders.interface import ImageTokenizer
@@ -52,8 +61,8 @@ from armchair.training.checkpoint import (
     load_newest,
     save_checkpoint,
 )
-from armchair.training.examples import CaptionedCodes, PictureExamples
-from armchair.training.loop import TrainingConfig, train
+from armchair.training.examples import CaptionedCodes, PictureExamples, cut_captions, view
+from armchair.training.loop import Interrupted, TrainingConfig, train
 from armchair.training.objective import Objective
 from armchair.training.objectives import autoencoder_objective
 from armchair.training.objectives.discrete_vae import DiscreteVAELossConfig
@@ -67,6 +76,7 @@ from armchair.training.observers import Observer
 Stage = Literal["tokenizer", "autoencoder", "codes", "transformer", "bundle"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
+_SCENES_LICENCE = "Apache-2.0"
 _AUTOENCODER = (
     "data",
     "autoencoder",
@@ -148,7 +158,9 @@ class DALLE1Run:
         recipe: What to train.
         folder: Where; made if it is not there.
         device: Where to compute.
-        observe: Gives the observer of a stage, by its name and folder.
+        observe: Gives the observer of a stage, by its name and folder; asked once a stage.
+        message: Told what a person should know and no observer is there to hear.
+        command: What was typed, for the model card.
 
     Raises:
         OutputError: The folder cannot be written to.
@@ -161,12 +173,16 @@ class DALLE1Run:
         *,
         device: torch.device,
         observe: Callable[[Stage, Path], Observer],
+        message: Callable[[str], None],
+        command: str,
     ) -> None:
         self.recipe = recipe
         self._data: tuple[CaptionedPictures, CaptionedPictures] | None = None
         self.folder = make_folder(folder)
         self.device = device
         self.observe = observe
+        self.message = message
+        self.command = command
 
     def run(self, stage: Stage | None = None) -> Path:
         """Walk the stages that are not done; or do one, whose predecessors must be done.
@@ -175,14 +191,21 @@ class DALLE1Run:
             The folder or file of the last stage.
 
         Raises:
-            CheckpointError: A stage began under other settings.
-            UsageError: An earlier stage is not done.
+            CheckpointError: A stage began under other settings, or with another autoencoder.
+            UsageError: An earlier stage is not done, or another process runs in this folder.
             Interrupted: Ctrl-C; what was done is saved.
         """
         result = self.folder
-        for name in STAGES if stage is None else (stage,):
-            self._begin(name)
-            result = getattr(self, f"_{name}")()
+        with _locked(self.folder):
+            for name in STAGES if stage is None else (stage,):
+                self._begin(name)
+                try:
+                    result = getattr(self, f"_{name}")()
+                except KeyboardInterrupt as stop:
+                    raise Interrupted(
+                        f"stopped in the stage {name}",
+                        hint="run the same command again to go on from there",
+                    ) from stop
         return result
 
     # The stages
@@ -190,9 +213,14 @@ class DALLE1Run:
     def _tokenizer(self) -> Path:
         path = self.folder / "tokenizer.json"
         if not path.exists():
-            captions = (c for i in range(len(self.pictures)) for c in self.pictures.captions(i))
-            Tokenizer.train(captions, self.recipe.tokenizer).save(path)
+            tokenizer = Tokenizer.train(self._captions(), self.recipe.tokenizer)
+            if warning := cut_captions(self._captions(), tokenizer):
+                self.message(f"tokenizer: {warning}")
+            tokenizer.save(path)
         return path
+
+    def _captions(self) -> Iterator[str]:
+        return (c for index in range(len(self.pictures)) for c in self.pictures.captions(index))
 
     def _autoencoder(self) -> Path:
         recipe = self.recipe
@@ -237,13 +265,15 @@ class DALLE1Run:
 
     def _codes(self) -> Path:
         folder = self.folder / "codes"
-        observer = self.observe("codes", folder)
+        model, checkpoint = self._trained_autoencoder()
         total = len(self.pictures) * self.recipe.data.views
-        model = self._trained(
-            "autoencoder", self._build_autoencoder(), self.recipe.autoencoder_training
-        )
+        about = {
+            "recipe": to_dict(self.recipe.autoencoder),
+            "data": to_dict(self.recipe.data),
+            "autoencoder": checkpoint["sha256"],
+        }
+        observer = self.observe("codes", folder)
         observer.start(0, total)
-        about = {"recipe": to_dict(self.recipe.autoencoder), "data": to_dict(self.recipe.data)}
         try:
             write_codes(
                 folder,
@@ -259,39 +289,56 @@ class DALLE1Run:
     def _transformer(self) -> Path:
         recipe = self.recipe
         seed = recipe.transformer_training.seed
+        autoencoder, checkpoint = self._trained_autoencoder()
+        codes = CodeStore(self._done(self.folder / "codes" / "manifest.json", "codes").parent)
+        _check_autoencoder(self.folder / "codes", codes.about, checkpoint)
+        folder = self.folder / "transformer"
+        begun = load_newest(folder / "checkpoints", lambda _: None)  # `train` speaks of damage
+        if begun is not None:
+            _check_autoencoder(folder, begun.about, checkpoint)
         model = _seeded(seed, lambda: TextToImageTransformer(recipe.transformer))
-        validation_codes, validation_text = self._validation_codes()
+        validation_codes, validation_text = self._validation_codes(autoencoder)
         objective = TextToImageObjective(
             model.to(self.device),
             recipe.transformer_loss,
             text=validation_text,
             codes=validation_codes,
-            decode=self._decoder(),
+            decode=lambda codes: autoencoder.decode(codes).float(),
         )
         examples = CaptionedCodes(
-            CodeStore(self._done(self.folder / "codes" / "manifest.json", "codes").parent),
-            self.text_tokenizer,
-            seed=seed,
-            dropout=recipe.tokenizer.dropout,
+            codes, self.text_tokenizer, seed=seed, dropout=recipe.tokenizer.dropout
         )
-        return self._train("transformer", objective, examples, recipe.transformer_training)
+        return self._train(
+            "transformer",
+            objective,
+            examples,
+            recipe.transformer_training,
+            autoencoder=checkpoint["sha256"],
+        )
 
     def _bundle(self) -> Path:
-        recipe = self.recipe
-        pipeline = DALLE1(
-            self.text_tokenizer,
-            self._trained("autoencoder", self._build_autoencoder(), recipe.autoencoder_training),
-            self._trained(
-                "transformer",
-                TextToImageTransformer(recipe.transformer),
-                recipe.transformer_training,
-            ),
+        recipe, folder = self.recipe, self.folder / "bundle"
+        autoencoder, first = self._trained_autoencoder()
+        transformer, second = self._trained(
+            "transformer", TextToImageTransformer(recipe.transformer), recipe.transformer_training
         )
-        folder = self.folder / "bundle"
+        _check_autoencoder(self.folder / "transformer", second, first)
+        pipeline = DALLE1(self.text_tokenizer, autoencoder, transformer)
+        made_from = {
+            "tokenizer": sha256(self.folder / "tokenizer.json"),
+            "autoencoder": first["sha256"],
+            "transformer": second["sha256"],
+        }
+        if _is_bundle_of(folder, made_from):
+            return folder
         about = {
             "recipe": self._identity(),
             "description": recipe.description,
-            "command": f"armchair train {recipe.name}",
+            "command": self.command,
+            "pictures": len(self.pictures),
+            "made_from": made_from,
+            **({"licence": _SCENES_LICENCE} if recipe.data.source == "scenes" else {}),
+            **({"taken_from": first["taken_from"]} if "taken_from" in first else {}),
             "hardware": hardware(self.device),
             "date": today(),
         }
@@ -338,7 +385,12 @@ class DALLE1Run:
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _train(
-        self, stage: Stage, objective: Objective, examples: Any, config: TrainingConfig
+        self,
+        stage: Stage,
+        objective: Objective,
+        examples: Any,
+        config: TrainingConfig,
+        **about: str,
     ) -> Path:
         folder = self.folder / stage
         train(
@@ -346,15 +398,16 @@ class DALLE1Run:
             examples,
             config,
             folder / "checkpoints",
-            identity={**self._identity(), "config": self._settings(stage)},
+            identity={**self._identity(), "config": self._settings(stage), **about},
             observer=self.observe(stage, folder),
         )
         return folder
 
-    def _trained(self, stage: Stage, model: Any, config: TrainingConfig) -> Any:
-        """A model with the averaged parameters of a finished stage."""
-        folder = self.folder / stage / "checkpoints"
-        checkpoint = load_newest(folder, self.observe(stage, folder.parent).message)
+    def _trained(
+        self, stage: Stage, model: Any, config: TrainingConfig
+    ) -> tuple[Any, dict[str, Any]]:
+        """A model with the averaged parameters of a finished stage, and its checkpoint's about."""
+        checkpoint = load_newest(self.folder / stage / "checkpoints", self.message)
         if checkpoint is None or checkpoint.about["images_seen"] < config.num_images:
             raise UsageError(
                 f"the stage {stage} of {self.folder} is not done", hint=f"run --stage {stage} first"
@@ -365,7 +418,11 @@ class DALLE1Run:
             if name.startswith("average/")
         }
         model.load_state_dict(state)
-        return model.to(self.device).eval().requires_grad_(False)
+        return model.to(self.device).eval().requires_grad_(False), checkpoint.about
+
+    def _trained_autoencoder(self) -> tuple[ImageTokenizer, dict[str, Any]]:
+        model = self._build_autoencoder()
+        return self._trained("autoencoder", model, self.recipe.autoencoder_training)
 
     def _done(self, path: Path, stage: Stage) -> Path:
         if not path.exists():
@@ -380,15 +437,8 @@ class DALLE1Run:
         for start in range(indices.start, indices.stop, 64):
             views = []
             for number in range(start, min(start + 64, indices.stop)):
-                view, index = divmod(number, len(self.pictures))
-                pixels = self.pictures.pixels(index)
-                generator = numpy_generator("view", self.recipe.data.seed, number)
-                views.append(
-                    augment_for_transformer(pixels, size, generator)
-                    if view
-                    else center_crop(pixels, size)
-                )
-                captions.append(self.pictures.captions(index))
+                views.append(view(self.pictures, number, size=size, seed=self.recipe.data.seed))
+                captions.append(self.pictures.captions(number % len(self.pictures)))
             codes.append(self._encode_images(model, to_tensor(np.stack(views))).numpy())
         return np.concatenate(codes), captions
 
@@ -402,20 +452,11 @@ class DALLE1Run:
     def _dtype(self) -> torch.dtype:
         return resolve_precision(self.recipe.autoencoder_training.precision, self.device)
 
-    def _validation_codes(self) -> tuple[Tensor, Tensor]:
-        model = self._trained(
-            "autoencoder", self._build_autoencoder(), self.recipe.autoencoder_training
-        )
+    def _validation_codes(self, model: ImageTokenizer) -> tuple[Tensor, Tensor]:
         codes = torch.cat([self._encode_images(model, b) for b in self.validation_images.split(64)])
         captions = [self.open_data()[1].captions(index)[0] for index in range(len(codes))]
         text = self.text_tokenizer.encode_batch(captions, truncate=True)
         return codes, torch.from_numpy(text)
-
-    def _decoder(self) -> Callable[[Tensor], Tensor]:
-        model = self._trained(
-            "autoencoder", self._build_autoencoder(), self.recipe.autoencoder_training
-        )
-        return lambda codes: model.decode(codes).float()
 
     def _identity(self) -> dict[str, Any]:
         return {"config": to_dict(self.recipe), "version": version(), "commit": commit()}
@@ -440,6 +481,44 @@ class DALLE1Run:
         """The fields of the recipe that decide a stage's result."""
         config = to_dict(self.recipe)
         return {name: config[name] for name in _DECIDED_BY[stage]}
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder; a process that ends, however it does, lets go."""
+    path = folder / ".lock"
+    try:
+        file = path.open("a")
+    except OSError as error:
+        raise output_error(path, error) from error
+    with file:
+        try:  # unlike flock's, this lock is not handed down to the processes that load data
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another process is at work in {folder}",
+                hint="wait for its end, or choose another --out",
+            ) from error
+        except OSError as error:
+            raise output_error(path, error) from error
+        yield
+
+
+def _check_autoencoder(folder: Path, about: dict[str, Any], autoencoder: dict[str, Any]) -> None:
+    """Refuse what was made with another autoencoder; what does not say is taken as it is."""
+    if about.get("autoencoder", autoencoder["sha256"]) != autoencoder["sha256"]:
+        raise CheckpointError(
+            f"{folder} was made with another autoencoder than the run now has",
+            hint="remove this folder to start this stage anew",
+        )
+
+
+def _is_bundle_of(folder: Path, made_from: dict[str, str]) -> bool:
+    """Whether a folder holds a whole bundle of these files."""
+    try:
+        return open_bundle(folder).manifest["about"].get("made_from") == made_from
+    except BundleError:
+        return False
 
 
 def _seeded(seed: int, build: Callable[[], nn.Module]) -> Any:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from armchair.core.images import to_tensor
 from armchair.core.random import numpy_generator
 from armchair.data.code_store import CodeStore
-from armchair.data.transforms import augment_for_autoencoder, center_crop
+from armchair.data.transforms import (
+    augment_for_autoencoder,
+    augment_for_transformer,
+    center_crop,
+)
 from armchair.data.types import CaptionedPictures
 from armchair.text.tokenizer import Tokenizer
 
@@ -78,3 +85,38 @@ class CaptionedCodes:
             "text": torch.from_numpy(text[0]),
             "codes": torch.from_numpy(np.asarray(self.codes.codes(index))),
         }
+
+
+def view(
+    pictures: CaptionedPictures, number: int, *, size: int, seed: int
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """A crop of a picture, as it is encoded for the transformer.
+
+    Args:
+        pictures: The data set.
+        number: View v of picture i is number v·pictures + i; view 0 is the centre, the rest are
+            random.
+        size: Side in pixels.
+        seed: Keys the random crops.
+
+    Returns:
+        8-bit RGB.
+    """
+    which, index = divmod(number, len(pictures))
+    pixels = pictures.pixels(index)
+    if which == 0:
+        return center_crop(pixels, size)
+    return augment_for_transformer(pixels, size, numpy_generator("view", seed, number))
+
+
+def cut_captions(captions: Iterable[str], tokenizer: Tokenizer) -> str | None:
+    """Say how many captions are longer than a tokenizer's text positions; None if none is."""
+    limit = tokenizer.config.context_length
+    lengths = np.array([len(tokenizer.encode(caption)) for caption in captions])
+    cut = int((lengths > limit).sum())
+    if not cut:
+        return None
+    return (
+        f"{cut:,} of {len(lengths):,} captions ({cut / len(lengths):.1%}) are longer than {limit} "
+        f"tokens and are cut; the longest has {lengths.max():,}"
+    )

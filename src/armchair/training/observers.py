@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -126,7 +127,11 @@ class PreviewFolder(Observer):
 
 
 class TensorBoard(Observer):
-    """Event files for TensorBoard; needs the extra `tensorboard`."""
+    """Event files for TensorBoard; needs the extra `tensorboard`.
+
+    They are opened when the run starts. A resumed run hides what an interrupted one wrote after its
+    last checkpoint.
+    """
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -135,7 +140,14 @@ class TensorBoard(Observer):
             raise UsageError(
                 "tensorboard is not installed", hint="pip install 'armchair[tensorboard]'"
             ) from error
-        self.writer = SummaryWriter(str(folder))
+        self.folder = folder
+        self.open = SummaryWriter
+        self.writer: Any = None
+
+    def start(self, images_seen: int, num_images: int) -> None:
+        """Open the files."""
+        # TensorBoard drops this step as well; the checkpoint's own numbers are to stay.
+        self.writer = self.open(str(self.folder), purge_step=images_seen + 1)
 
     def metrics(self, kind: Kind, images_seen: int, values: dict[str, float]) -> None:
         """Write scalars."""
@@ -147,12 +159,16 @@ class TensorBoard(Observer):
         self.writer.add_image("preview", np.asarray(picture), images_seen, dataformats="HWC")
 
     def stop(self) -> None:
-        """Flush."""
+        """Flush and close."""
         self.writer.close()
 
 
 class WeightsAndBiases(Observer):
-    """A run at wandb.ai or a local server; needs the extra `wandb`."""
+    """A run at wandb.ai or a local server; needs the extra `wandb`.
+
+    It is opened when the run starts. Its id stays in the folder, so that a resumed run goes on
+    there.
+    """
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         try:
@@ -162,7 +178,22 @@ class WeightsAndBiases(Observer):
                 "wandb is not installed", hint="pip install 'armchair[wandb]'"
             ) from error
         self.wandb = wandb
-        self.run = wandb.init(project="armchair", dir=str(folder), config=config, resume="allow")
+        self.folder = folder
+        self.config = config
+        self.run: Any = None
+
+    def start(self, images_seen: int, num_images: int) -> None:
+        """Open the run, or go on with it."""
+        note = self.folder / "wandb-id.txt"
+        if not note.exists():
+            write_text(note, uuid.uuid4().hex + "\n")
+        self.run = self.wandb.init(
+            project="armchair",
+            dir=str(self.folder),
+            config=self.config,
+            id=note.read_text().strip(),
+            resume="allow",
+        )
 
     def metrics(self, kind: Kind, images_seen: int, values: dict[str, float]) -> None:
         """Log scalars."""
