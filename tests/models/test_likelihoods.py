@@ -8,11 +8,9 @@ from torch import Tensor
 
 from armchair.models.autoencoders.likelihoods import (
     absolute_plus_squared_error,
-    code_counts,
     kl_to_uniform,
     logit_laplace_nll,
     map_pixels,
-    perplexity,
     psnr_db,
     reconstruct,
     unmap_pixels,
@@ -132,11 +130,3 @@ def test_psnr_in_closed_form() -> None:
     decibels = psnr_db(images, images + off)  # a tenth, a hundredth, and all of [0, 1]
     torch.testing.assert_close(decibels, torch.tensor([20.0, 40.0, 0.0]), rtol=0, atol=1e-3)
     assert psnr_db(images, images).isfinite().all()
-
-
-def test_counts_and_perplexity() -> None:
-    codes = torch.tensor([[0, 2], [2, 0]])
-    assert code_counts(codes, 4).tolist() == [2, 0, 2, 0]
-    assert perplexity(code_counts(codes, 4)) == pytest.approx(2)
-    assert perplexity(torch.tensor([5, 0, 0])) == pytest.approx(1)
-    assert perplexity(torch.full((512,), 3)) == pytest.approx(512)

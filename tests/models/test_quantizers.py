@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from armchair.models.autoencoders.quantizers import (
-    count_uses,
+    code_counts,
     draw_restarts,
     error_by_place,
+    perplexity,
     squared_distances,
 )
 
@@ -28,8 +29,12 @@ def test_distances_stay_float32_under_autocast() -> None:
     assert torch.equal(distances, squared_distances(latents, codebook))
 
 
-def test_uses_are_counted() -> None:
-    assert count_uses(torch.tensor([[[1, 1], [3, 0]]]), 5).tolist() == [1, 2, 0, 1, 0]
+def test_counts_and_perplexity() -> None:
+    codes = torch.tensor([[0, 2], [2, 0]])
+    assert code_counts(codes, 4).tolist() == [2, 0, 2, 0]
+    assert perplexity(code_counts(codes, 4)) == pytest.approx(2)
+    assert perplexity(torch.tensor([5, 0, 0])) == pytest.approx(1)
+    assert perplexity(torch.full((512,), 3)) == pytest.approx(512)
 
 
 def test_restarts_are_drawn_without_repeats_where_there_is_weight() -> None:

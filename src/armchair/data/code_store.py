@@ -11,7 +11,7 @@ Writing goes shard by shard; an interrupted writer goes on after the last whole 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +146,6 @@ class CodeStore:
     def captions(self, index: int) -> list[str]:
         """The captions of picture `index`."""
         return self._captions[index]
-
-    def all_captions(self) -> Iterable[str]:
-        """Every caption, picture after picture."""
-        return (caption for wordings in self._captions for caption in wordings)
 
 
 def _read_captions(path: Path) -> list[list[str]]:

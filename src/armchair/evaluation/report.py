@@ -37,7 +37,8 @@ from armchair.data.scenes import (
     prompts,
 )
 from armchair.evaluation.scene_reader import ATTRIBUTES, Reading, SceneReader, judge
-from armchair.models.autoencoders.likelihoods import code_counts, perplexity, psnr_db
+from armchair.models.autoencoders.likelihoods import psnr_db
+from armchair.models.autoencoders.quantizers import code_counts, perplexity
 from armchair.pipelines.dalle1 import DALLE1
 
 _BATCH_SIZE = 64

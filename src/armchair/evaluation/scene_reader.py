@@ -193,7 +193,7 @@ def judge(prompt: Prompt, reading: Reading) -> dict[str, bool | None]:
     Returns:
         For each of ATTRIBUTES whether it is as stated, None if the prompt does not state it; and
         "all": whether none is false. "object" wants the stated number of figures with all their
-        objects, "material" every object in its own material, and "relation" the stated objects
+        objects, "material" the stated material on each of them, and "relation" the stated objects
         on their stated sides.
     """
     stated = prompt.stated
@@ -209,7 +209,7 @@ def judge(prompt: Prompt, reading: Reading) -> dict[str, bool | None]:
                 zip([reading.pairs[place] for place in order], stated.pairs, strict=True)
             )
             objects = all(found[0] == wanted[0] for found, wanted in matched)
-            materials = all(found == wanted for found, wanted in matched)
+            materials = all(found[1] == wanted[1] for found, wanted in matched)
             relation = reading.relation
             if relation is not None and order[0] > 0:
                 relation = OPPOSITE[relation]

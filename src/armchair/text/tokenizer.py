@@ -164,7 +164,6 @@ class Tokenizer:
     def encode_batch(
         self,
         texts: Sequence[str],
-        context_length: int | None = None,
         truncate: bool = False,
         *,
         dropout: float = 0.0,
@@ -176,7 +175,6 @@ class Tokenizer:
 
         Args:
             texts: The captions; see `encode` for each.
-            context_length: T, from 1 to the configured length, which it is if not given.
             truncate: Cut captions that are too long instead of refusing them.
             dropout: As in `encode`.
             generator: As in `encode`; shared by the captions, first to last.
@@ -187,9 +185,8 @@ class Tokenizer:
         Raises:
             UsageError: A caption is too long, and `truncate` is off, or cannot be encoded.
         """
-        length = self.config.context_length if context_length is None else context_length
-        _check_whole("context_length", length, 1, self.config.context_length)
-        batch = np.tile(self.padding[:length], (len(texts), 1))
+        length = self.config.context_length
+        batch = np.tile(self.padding, (len(texts), 1))
         for row, text in zip(batch, texts, strict=True):
             tokens = self.encode(text, dropout=dropout, generator=generator)
             if len(tokens) > length and dropout:

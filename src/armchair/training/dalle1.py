@@ -323,7 +323,6 @@ class DALLE1Run:
             "transformer", TextToImageTransformer(recipe.transformer), recipe.transformer_training
         )
         _check_autoencoder(self.folder / "transformer", second, first)
-        pipeline = DALLE1(self.text_tokenizer, autoencoder, transformer)
         made_from = {
             "tokenizer": sha256(self.folder / "tokenizer.json"),
             "autoencoder": first["sha256"],
@@ -332,7 +331,7 @@ class DALLE1Run:
         if _is_bundle_of(folder, made_from):
             return folder
         about = {
-            "recipe": self._identity(),
+            "recipe": {**self._identity(), **_made_by(second)},
             "description": recipe.description,
             "command": self.command,
             "pictures": len(self.pictures),
@@ -342,6 +341,7 @@ class DALLE1Run:
             "hardware": hardware(self.device),
             "date": today(),
         }
+        pipeline = DALLE1(self.text_tokenizer, autoencoder, transformer)
         pipeline.save(folder, about=about, card=model_card(recipe.name, about, None))
         return folder
 
@@ -511,6 +511,11 @@ def _check_autoencoder(folder: Path, about: dict[str, Any], autoencoder: dict[st
             f"{folder} was made with another autoencoder than the run now has",
             hint="remove this folder to start this stage anew",
         )
+
+
+def _made_by(about: dict[str, Any]) -> dict[str, Any]:
+    """The program that trained a checkpoint, which may be older than the one that bundles it."""
+    return {name: about[name] for name in ("version", "commit")}
 
 
 def _is_bundle_of(folder: Path, made_from: dict[str, str]) -> bool:

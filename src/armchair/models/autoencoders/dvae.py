@@ -25,7 +25,7 @@ from armchair.core.errors import ConfigError
 from armchair.models.autoencoders.convolutional import AutoencoderConfig, Decoder, Encoder
 from armchair.models.autoencoders.interface import ImageTokenizer
 from armchair.models.autoencoders.likelihoods import kl_to_uniform, logit_laplace_nll
-from armchair.models.autoencoders.quantizers import count_uses, squared_distances
+from armchair.models.autoencoders.quantizers import code_counts, squared_distances
 
 _LATENT_STD = 0.4  # of an untrained encoder's latents
 
@@ -159,7 +159,7 @@ class DiscreteVAE(ImageTokenizer):
     def track_uses(self, codes: Int[Tensor, "B h w"], decay: float) -> None:
         """Move `code_uses` toward a batch's codes."""
         fair = codes.numel() / self.config.codebook_size
-        uses = count_uses(codes, self.config.codebook_size) / fair
+        uses = code_counts(codes, self.config.codebook_size) / fair
         self.code_uses.lerp_(uses, 1 - decay)
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from armchair.core.images import from_unit, to_unit
@@ -87,17 +87,6 @@ def kl_to_uniform(logits: Float[Tensor, "B K h w"]) -> Float[Tensor, " B"]:
     log_q = F.log_softmax(logits.float(), dim=1)
     entropy = -(log_q.exp() * log_q).sum(1)
     return (math.log(logits.shape[1]) - entropy).flatten(1).sum(1)
-
-
-def code_counts(codes: Int[Tensor, "*S"], codebook_size: int) -> Int[Tensor, " K"]:
-    """How often each code occurs."""
-    return torch.bincount(codes.flatten(), minlength=codebook_size)
-
-
-def perplexity(counts: Int[Tensor, " K"] | Float[Tensor, " K"]) -> float:
-    """Exp of the entropy of how codes are used: from 1 (one code) to K (all alike)."""
-    share = counts.double() / counts.sum()
-    return float(torch.exp(-torch.special.xlogy(share, share).sum()))
 
 
 def psnr_db(

@@ -22,9 +22,15 @@ def squared_distances(
         return x.square().sum(1, keepdim=True) - 2 * products + squares
 
 
-def count_uses(codes: Int[Tensor, "*S"], codebook_size: int) -> Float[Tensor, " K"]:
+def code_counts(codes: Int[Tensor, "*S"], codebook_size: int) -> Int[Tensor, " K"]:
     """How often each code occurs."""
-    return torch.bincount(codes.flatten(), minlength=codebook_size).float()
+    return torch.bincount(codes.flatten(), minlength=codebook_size)
+
+
+def perplexity(counts: Int[Tensor, " K"] | Float[Tensor, " K"]) -> float:
+    """Exp of the entropy of how codes are used: from 1 (one code) to K (all alike)."""
+    share = counts.double() / counts.sum()
+    return float(torch.exp(-torch.special.xlogy(share, share).sum()))
 
 
 def draw_restarts(

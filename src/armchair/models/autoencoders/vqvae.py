@@ -24,7 +24,7 @@ from armchair.core.errors import ConfigError
 from armchair.models.autoencoders.convolutional import AutoencoderConfig, Decoder, Encoder
 from armchair.models.autoencoders.interface import ImageTokenizer
 from armchair.models.autoencoders.likelihoods import logit_laplace_nll
-from armchair.models.autoencoders.quantizers import count_uses, squared_distances
+from armchair.models.autoencoders.quantizers import code_counts, squared_distances
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class VQVAE(ImageTokenizer):
             How many codes were restarted.
         """
         rows = latents.movedim(1, -1).flatten(0, 2)  # places C
-        uses = count_uses(codes, self.config.codebook_size)
+        uses = code_counts(codes, self.config.codebook_size).float()
         sums = torch.zeros_like(self.latent_sums).index_add_(0, codes.flatten(), rows)
         self.code_uses.lerp_(uses, 1 - self.decay)
         self.latent_sums.lerp_(sums, 1 - self.decay)

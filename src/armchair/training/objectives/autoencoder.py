@@ -15,15 +15,14 @@ from armchair.core.random import torch_generator
 from armchair.models.autoencoders.interface import ImageTokenizer
 from armchair.models.autoencoders.likelihoods import (
     absolute_plus_squared_error,
-    code_counts,
     logit_laplace_nll,
-    perplexity,
     psnr_db,
 )
+from armchair.models.autoencoders.quantizers import code_counts, perplexity
 from armchair.training.objective import Objective
 
 Reconstruction = Literal["logit_laplace", "absolute_plus_squared"]
-Tokenizer = TypeVar("Tokenizer", bound=ImageTokenizer)
+Autoencoder = TypeVar("Autoencoder", bound=ImageTokenizer)
 
 # Beside another loss of the means, the likelihood trains the scale alone; its weight only has to
 # keep that read-out's gradient small beside the rest.
@@ -55,7 +54,7 @@ def reconstruction_loss(
     return (error + _SCALE_WEIGHT * logit_laplace_nll(images, fixed).mean()) / dimensions
 
 
-class AutoencoderObjective(Objective[Tokenizer]):
+class AutoencoderObjective(Objective[Autoencoder]):
     """Validation and previews of an image tokenizer.
 
     Args:
@@ -63,7 +62,7 @@ class AutoencoderObjective(Objective[Tokenizer]):
         validation: Pictures in [-1, 1] that are never trained on.
     """
 
-    def __init__(self, model: Tokenizer, validation: Float[Tensor, "B 3 H W"]) -> None:
+    def __init__(self, model: Autoencoder, validation: Float[Tensor, "B 3 H W"]) -> None:
         self.model = model
         self.validation = validation
 
