@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,3 +80,18 @@ def tiny_bundle(_tiny_bundle: Path, tmp_path: Path) -> Path:
     for file in _tiny_bundle.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     return folder
+
+
+@pytest.fixture
+def scores() -> dict[str, Any]:
+    """What `armchair evaluate` measures, made up."""
+    shares = {"all": 0.975, "object": 0.99, "material": None, "size": 1.0, "prompts": 512}
+    return {
+        "reconstruction": {"psnr_db": 28.1, "reader_accuracy": 0.99},
+        "codebook": {"used_fraction": 0.9, "perplexity": 100.0, "pictures": 4096},
+        "bits": {"validation": 1.4, "true_elbo": 6.2},
+        "seen": dict(shares),
+        "held_out": dict(shares),
+        "relations": dict(shares),
+        "settings": {"sampling": {"temperature": 0.7, "top_k": None}, "seed": 3},
+    }

@@ -50,6 +50,7 @@ def test_unknown_names_get_a_suggestion_and_exit_code_2(
     code, _, err = _run(capsys, *words)
     assert code == 2
     assert suggestion in err
+    assert "hint: " in err
     assert "Traceback" not in err
 
 
@@ -114,6 +115,10 @@ def test_prompts_come_from_files_and_standard_input(
         ["train", "scenes-tiny", "--autoencoder.width", "33"],
         ["train", "scenes-tiny", "--transformer.dim", "97"],
         ["train", "scenes-tiny", "--stage", "transformer"],
+        ["evaluate", "--prompts", "0"],
+        ["evaluate", "--scenes", "0"],
+        ["evaluate", "--prompts", "few"],
+        ["info", "no-such-model"],
         ["scenes", "--count", "0"],
         ["scenes", "--size", "8"],
         ["plot", "no-such-run"],
@@ -131,6 +136,7 @@ def test_bad_use_is_one_screen_with_exit_code_2(
     assert code == 2
     assert "Traceback" not in err
     assert 0 < len(err.splitlines()) < 40
+    assert "hint: " in err
 
 
 def test_a_file_where_the_folder_should_be_is_a_failure(

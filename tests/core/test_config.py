@@ -128,3 +128,9 @@ def test_first_difference_names_the_path() -> None:
     assert first_difference({"a": 1}, {}) == ("a", 1, None)
     path, before, now = first_difference(to_dict(one), to_dict(replace(one, branches=()))) or ""
     assert (path, len(before), now) == ("branches", 1, [])
+
+
+def test_a_number_that_json_cannot_hold_is_named() -> None:
+    tree = Tree(leaf=Leaf(width=1), branches=(Leaf(width=2, gain=float("inf")),))
+    with pytest.raises(ConfigError, match=r"config\.branches\.gain: got inf, expected a finite"):
+        to_dict(tree)

@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import stat
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from armchair.core import files
 from armchair.core.errors import OutputError
 from armchair.core.files import (
     atomic_path,
+    finite_or_null,
     make_folder,
     output_error,
     sha256,
@@ -156,6 +158,25 @@ def test_json_is_readable_text(tmp_path: Path) -> None:
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert "Süßkartoffel" in text
     assert json.loads(text) == value
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_json_that_others_cannot_read_is_refused(tmp_path: Path, number: float) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"rate": 1.0})
+    with pytest.raises(OutputError, match=r"a\.json") as caught:
+        write_json(path, {"rates": [1.0, {"last": number}]})
+    assert "finite numbers" in str(caught.value.hint)
+    assert json.loads(path.read_text()) == {"rate": 1.0}
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_measurements_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    measured = {"a": [1.5, math.inf, (2, -math.inf)], "b": {"c": math.nan, "d": None, "e": "nan"}}
+    shown = finite_or_null(measured)
+    assert shown == {"a": [1.5, None, [2, None]], "b": {"c": None, "d": None, "e": "nan"}}
+    assert measured["a"][1] == math.inf
+    write_json(tmp_path / "a.json", shown)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1])

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from armchair.core.errors import BundleError, UnknownNameError
+from armchair.core.errors import BundleError, OutputError, UnknownNameError, UsageError
 from armchair.pipelines import load
 from armchair.pipelines.bundle import (
     EVALUATION,
@@ -137,6 +142,62 @@ def test_scores_can_be_added(tiny_bundle: Path) -> None:
     again = open_bundle(tiny_bundle)
     assert again.evaluation == {"seen": 1}
     assert (tiny_bundle / "README.md").read_text() == "# new card"
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 4 kB: what the system says then is what it says of a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_leaves_no_manifest(tiny_model: DALLE1, tiny_bundle: Path) -> None:
+    full = os.strerror(errno.EFBIG)
+    with full_disk(), pytest.raises(OutputError, match=rf"autoencoder\.safetensors.*{full}"):
+        tiny_model.save(tiny_bundle, about={}, card="# tiny\n")
+    assert not (tiny_bundle / MANIFEST).exists()
+    with pytest.raises(BundleError, match=r"manifest\.json cannot be read"):
+        open_bundle(tiny_bundle)
+    tiny_model.save(tiny_bundle, about={}, card="# tiny\n")  # there is room again
+    assert open_bundle(tiny_bundle).manifest["about"] == {}
+
+
+def test_a_bundle_takes_the_place_of_another_with_its_scores(
+    tiny_model: DALLE1, tiny_bundle: Path
+) -> None:
+    fresh = {path.name for path in tiny_bundle.iterdir()}
+    scored = {EVALUATION: '{"seen": 1}', "more.txt": "more"}
+    add_to_bundle(open_bundle(tiny_bundle), scored, card="# scored\n")
+    assert {path.name for path in open_bundle(tiny_bundle).path.iterdir()} == fresh | set(scored)
+    tiny_model.save(tiny_bundle, about={}, card="# tiny\n")
+    assert {path.name for path in tiny_bundle.iterdir()} == fresh
+    again = open_bundle(tiny_bundle)
+    assert again.evaluation is None
+    assert again.card == "# tiny\n"
+
+
+def test_what_a_killed_process_left_behind_is_removed(
+    tiny_model: DALLE1, tiny_bundle: Path
+) -> None:
+    for name in ("transformer.safetensors", "tokenizer.json", MANIFEST):
+        (tiny_bundle / f".{name}.a1b2_3c4").write_text("half")  # as `atomic_path` names it
+    tiny_model.save(tiny_bundle, about={}, card="# tiny\n")
+    assert open_bundle(tiny_bundle).manifest["about"] == {}
+
+
+def test_a_repository_is_fetched_where_no_folder_can_be_meant(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("armchair.pipelines.bundle._fetch", Path)
+    monkeypatch.chdir(tmp_path)
+    assert find_bundle("owner/name") == Path("owner/name")
+    (tmp_path / "owner").mkdir()
+    with pytest.raises(UsageError, match="expected a folder that is there"):
+        find_bundle("owner/name")
 
 
 def _vouch(folder: Path, name: str) -> None:

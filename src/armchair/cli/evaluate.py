@@ -53,11 +53,11 @@ def run(words: Sequence[str]) -> None:
     from armchair.cli.progress import progress_bar
     from armchair.core.config import to_dict
     from armchair.core.device import resolve_device
-    from armchair.core.files import make_folder, write_text
+    from armchair.core.files import finite_or_null, make_folder, write_text
     from armchair.core.images import contact_sheet, save_png
     from armchair.evaluation.report import EvaluationConfig, evaluate
     from armchair.pipelines.bundle import EVALUATION, add_to_bundle, find_bundle, open_bundle
-    from armchair.pipelines.card import model_card
+    from armchair.pipelines.card import with_scores
     from armchair.pipelines.dalle1 import DALLE1
 
     config = EvaluationConfig(
@@ -67,10 +67,16 @@ def run(words: Sequence[str]) -> None:
         seed=options.seed,
         truncate=options.truncate,
     )
-    for path in (options.json.parent if options.json else None, options.pictures):
-        if path is not None:
-            make_folder(path)
     bundle = open_bundle(find_bundle(options.model))
+    card = bundle.card if options.record else ""  # read now, as it may be damaged
+    written_to = (
+        options.json.parent if options.json else None,
+        options.pictures,
+        bundle.path if options.record else None,
+    )
+    for folder in written_to:
+        if folder is not None:
+            make_folder(folder)
     model = DALLE1.load(bundle, resolve_device(options.device))
     model.sampling = model.settings(
         temperature=options.temperature,
@@ -82,7 +88,7 @@ def run(words: Sequence[str]) -> None:
         evaluation = evaluate(
             model, config, on_progress=lambda what, done, total: advance(done, total)
         )
-    text = json.dumps(evaluation.scores, indent=2)
+    text = json.dumps(finite_or_null(evaluation.scores), indent=2)
     print(text)
     if options.json is not None:
         write_text(options.json, text + "\n")
@@ -94,6 +100,10 @@ def run(words: Sequence[str]) -> None:
                     sheet = contact_sheet(chosen, columns=12)
                     save_png(sheet, options.pictures / f"{kind}-{name}.png", {})
     if options.record:
-        card = model_card(bundle.name, bundle.manifest["about"], evaluation.scores)
         built_from = {**bundle.manifest["config"], "sampling": to_dict(model.sampling)}
-        add_to_bundle(bundle, {EVALUATION: text + "\n"}, card=card, config=built_from)
+        add_to_bundle(
+            bundle,
+            {EVALUATION: text + "\n"},
+            card=with_scores(card, evaluation.scores),
+            config=built_from,
+        )

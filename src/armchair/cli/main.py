@@ -21,6 +21,7 @@ VERBS = {
 }
 """What each verb does. Its code is the function `run` of the module of the same name."""
 
+_BAD_USE = 2
 _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
 
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         print(f"armchair: {error}", file=sys.stderr)
+        if error.hint is None and error.exit_code == _BAD_USE:
+            print(f"hint: `armchair {words[0]} --help` lists the options", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("armchair: interrupted", file=sys.stderr)
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
-        return 0 if words else 2
+        return 0 if words else _BAD_USE
     if words[0] == "--version":
         from armchair.core.provenance import version
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -22,10 +23,15 @@ def read_options(
         default: Values that are used where none are given.
     """
     extra = {} if default is None else {"default": default}
-    return tyro.cli(
-        kind,
-        args=list(words),
-        prog=f"armchair {verb}",
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
-        **extra,
-    )
+    try:
+        return tyro.cli(
+            kind,
+            args=list(words),
+            prog=f"armchair {verb}",
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
+            **extra,
+        )
+    except SystemExit as stop:
+        if stop.code:
+            print(f"hint: `armchair {verb} --help` lists the options", file=sys.stderr)
+        raise

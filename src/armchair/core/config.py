@@ -8,6 +8,7 @@ under the key "type".
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from typing import Any, TypeVar
@@ -17,13 +18,26 @@ from armchair.core.errors import ConfigError, UnknownNameError
 Config = TypeVar("Config")
 
 
-def to_dict(config: Any) -> Any:
-    """A configuration as JSON-ready data."""
+def to_dict(config: Any, *, path: str = "config") -> Any:
+    """A configuration as JSON-ready data.
+
+    Args:
+        config: The configuration.
+        path: What it is called in messages.
+
+    Raises:
+        ConfigError: A number in it is not finite, which JSON cannot hold.
+    """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        fields = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        fields = {
+            field.name: to_dict(getattr(config, field.name), path=f"{path}.{field.name}")
+            for field in dataclasses.fields(config)
+        }
         return {"type": type(config).__name__, **fields}
     if isinstance(config, list | tuple):
-        return [to_dict(item) for item in config]
+        return [to_dict(item, path=path) for item in config]
+    if isinstance(config, float) and not math.isfinite(config):
+        raise ConfigError(path, got=config, expected="a finite number")
     return config
 
 

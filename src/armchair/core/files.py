@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -104,8 +105,26 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, atomically; see `atomic_path`."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write `value` to `path` as indented JSON, atomically; see `atomic_path`.
+
+    Raises:
+        OutputError: A number in it is not finite, or the file cannot be written.
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        hint = "JSON holds finite numbers alone: look for nan and inf among the settings"
+        raise OutputError(f"cannot write {path} ({error})", hint=hint) from error
+    write_text(path, text + "\n")
+
+
+def finite_or_null(value: Any) -> Any:
+    """JSON data of measurements, with null for each number that is not finite."""
+    if isinstance(value, dict):
+        return {key: finite_or_null(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_null(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sync_folder(folder: Path) -> None:

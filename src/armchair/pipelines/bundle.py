@@ -202,7 +202,8 @@ def write_bundle(
         OutputError: The disk is full or read-only.
     """
     make_folder(folder)
-    _remove_bundle(folder)
+    names = [f"{name}.safetensors" for name in weights] + list(texts)
+    _remove_bundle(folder, [*names, CARD, MANIFEST])
     for name, model in weights.items():
         tensors = {key: _half(tensor) for key, tensor in model.state_dict().items()}
         save_tensors(folder / f"{name}.safetensors", tensors)
@@ -216,7 +217,6 @@ def write_bundle(
         "about": about,
         "files": {},
     }
-    names = [f"{name}.safetensors" for name in weights] + list(texts)
     return _seal(folder, manifest, names, card)
 
 
@@ -268,8 +268,11 @@ def load_weights(
     return model
 
 
-def _remove_bundle(folder: Path) -> None:
-    """Remove what the manifest lists; itself last, so that an interrupted removal can go on."""
+def _remove_bundle(folder: Path, written: list[str]) -> None:
+    """Remove what the manifest lists, then itself, so that an interrupted removal can go on.
+
+    With it goes what a killed process was writing of the files to be written; see `atomic_path`.
+    """
     path = folder / MANIFEST
     try:
         names = list(_read_manifest(path)["files"])
@@ -279,6 +282,9 @@ def _remove_bundle(folder: Path) -> None:
         for name in [*names, MANIFEST]:
             path = folder / name
             path.unlink(missing_ok=True)
+        for name in written:
+            for path in folder.glob(f".{name}." + "?" * 8):
+                path.unlink()
     except OSError as error:
         raise output_error(path, error) from error
 

@@ -1,0 +1,34 @@
+"""The models that come with the package."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from armchair.pipelines import load
+from armchair.pipelines.bundle import SHIPPED, open_bundle, shipped_bundles
+
+FOLDERS = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
+MOST_MEGABYTES = {"dalle1": 40}
+
+
+def test_every_folder_is_a_model() -> None:
+    assert shipped_bundles() == FOLDERS
+    assert "dalle1-scenes" in FOLDERS
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_it_is_whole_and_small(name: str) -> None:
+    bundle = open_bundle(SHIPPED / name)
+    assert bundle.size_bytes() <= MOST_MEGABYTES[bundle.kind] * 10**6
+    assert bundle.card.startswith(f"# {name}\n")
+    assert bundle.evaluation is not None
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_it_draws(name: str) -> None:
+    model = load(name, device="cpu")
+    (picture,) = model.generate("an armchair in the shape of an avocado", seed=0)
+    size = model.autoencoder.config.image_size
+    assert picture.size == (size, size)
+    assert np.asarray(picture).std() > 8  # no blank
