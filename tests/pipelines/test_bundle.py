@@ -208,3 +208,10 @@ def _vouch(folder: Path, name: str) -> None:
     data = (folder / name).read_bytes()
     manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_a_fetched_bundle_is_named_after_its_repository(tiny_bundle: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--owner--avocados" / "snapshots" / "0a1b2c3d"
+    snapshot.parent.mkdir(parents=True)
+    tiny_bundle.rename(snapshot)
+    assert open_bundle(snapshot).name == "avocados"

@@ -52,7 +52,7 @@ class Bundle:
     """A bundle whose files have been checked against its manifest.
 
     Attributes:
-        name: The folder's name.
+        name: The folder's name, or the repository's.
         path: The folder.
         manifest: Its manifest.
     """
@@ -146,7 +146,15 @@ def open_bundle(path: Path) -> Bundle:
         raise BundleError(
             f"{path} cannot be read ({error})", hint="copy or download the bundle again"
         ) from error
-    return Bundle(path.resolve().name, path, manifest)
+    return Bundle(_name(path), path, manifest)
+
+
+def _name(path: Path) -> str:
+    """A folder's name; of a snapshot in Hugging Face's cache, that of its repository."""
+    path = path.resolve()
+    if path.parent.name == "snapshots":  # models--OWNER--NAME/snapshots/COMMIT
+        return path.parent.parent.name.rpartition("--")[2]
+    return path.name
 
 
 def _check_files(path: Path, files: dict[str, dict[str, Any]]) -> None:
@@ -297,7 +305,7 @@ def _seal(folder: Path, manifest: dict[str, Any], names: list[str], card: str) -
     }
     manifest = {**manifest, "files": files}
     write_json(folder / MANIFEST, manifest)
-    return Bundle(folder.resolve().name, folder, manifest)
+    return Bundle(_name(folder), folder, manifest)
 
 
 def _half(tensor: Tensor) -> Tensor:
