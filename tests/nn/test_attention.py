@@ -140,3 +140,21 @@ def test_layers_share_no_parameters_and_masks_are_no_state():
 def test_a_width_that_does_not_divide_is_refused():
     with pytest.raises(ConfigError, match="num_heads = 3"):
         JointAttention(8, num_heads=3, pattern=make_pattern("full"))
+
+
+@pytest.mark.parametrize("visible", ["causal", "all"])
+def test_a_plain_stream_sees_its_past_or_everything(visible):
+    qkv = torch.randn(2, 5, 3 * 8)
+    q, k, v = (x.unflatten(-1, (2, 4)).transpose(1, 2) for x in qkv.chunk(3, dim=-1))
+    scores = q @ k.mT / 2
+    if visible == "causal":
+        scores = scores.masked_fill(~torch.ones(5, 5, dtype=torch.bool).tril(), float("-inf"))
+    expected = (scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(
+        dense_attention(qkv, visible, num_heads=2), expected, atol=1e-5, rtol=0
+    )
+    layer = JointAttention(8, num_heads=2, pattern=visible)
+    x = torch.randn(2, 5, 8)
+    torch.testing.assert_close(
+        layer(x), layer.projection(dense_attention(layer.qkv(x), visible, num_heads=2))
+    )

@@ -1,4 +1,4 @@
-"""Self-attention over the joint stream of text and image tokens, with one softmax for both.
+"""Self-attention: over the joint stream of text and image tokens, or over a plain one.
 
 `dense_attention` is the reference: scaled dot products under the pattern's dense mask. On a CPU,
 training goes through `chunked_attention`, which is tested against it; sampling goes through
@@ -8,6 +8,7 @@ training goes through `chunked_attention`, which is tested against it; sampling 
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,9 +20,12 @@ from armchair.nn.chunked_attention import chunked_attention
 from armchair.nn.kv_cache import LayerCache
 from armchair.nn.masks import AttentionPattern, dense_mask
 
+Visible = AttentionPattern | Literal["causal", "all"]
+"""What a token sees: a pattern of the joint stream; of a plain one, what came before it, or all."""
+
 
 def dense_attention(
-    qkv: Float[Tensor, "B T D3"], pattern: AttentionPattern, *, num_heads: int
+    qkv: Float[Tensor, "B T D3"], pattern: Visible, *, num_heads: int
 ) -> Float[Tensor, "B T D"]:
     """Attend under the dense mask; T tokens from the stream's beginning, or all of it.
 
@@ -34,12 +38,12 @@ def dense_attention(
         The heads' outputs side by side.
     """
     q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # B N T K each
-    if pattern.kind == "full":
-        outputs = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    else:
+    if isinstance(pattern, AttentionPattern) and pattern.kind != "full":
         length = qkv.shape[1]
         mask = _mask_on(pattern, qkv.device)[:length, :length]
         outputs = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    else:
+        outputs = F.scaled_dot_product_attention(q, k, v, is_causal=pattern != "all")
     return outputs.transpose(1, 2).flatten(2)
 
 
@@ -58,7 +62,7 @@ class JointAttention(nn.Module):
         pattern: What each token sees.
     """
 
-    def __init__(self, dim: int, *, num_heads: int, pattern: AttentionPattern) -> None:
+    def __init__(self, dim: int, *, num_heads: int, pattern: Visible) -> None:
         super().__init__()
         if num_heads < 1 or dim % num_heads:
             raise ConfigError("dim", got=dim, expected=f"a multiple of num_heads = {num_heads}")
@@ -69,8 +73,12 @@ class JointAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Attend over the whole stream."""
-        attend = chunked_attention if x.device.type == "cpu" else dense_attention
-        return self.projection(attend(self.qkv(x), self.pattern, num_heads=self.num_heads))
+        qkv = self.qkv(x)
+        if isinstance(self.pattern, AttentionPattern) and x.device.type == "cpu":
+            outputs = chunked_attention(qkv, self.pattern, num_heads=self.num_heads)
+        else:
+            outputs = dense_attention(qkv, self.pattern, num_heads=self.num_heads)
+        return self.projection(outputs)
 
     def prefill(self, x: Float[Tensor, "B T D"], cache: LayerCache) -> Float[Tensor, "B T D"]:
         """Attend over the stream's first T tokens and keep their keys and values."""

@@ -1,4 +1,4 @@
-"""The transformer block of DALL·E: pre-norm attention, then a pre-norm perceptron four times wide.
+"""The transformer block: pre-norm attention, then a pre-norm perceptron four times wide.
 
 x <- x + attention(norm(x));  x <- x + mlp(norm(x))
 
@@ -7,12 +7,15 @@ The stream itself keeps its dtype (float32 under autocast, as the paper keeps it
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from armchair.nn.attention import JointAttention
+from armchair.nn.attention import JointAttention, Visible
 from armchair.nn.kv_cache import LayerCache
-from armchair.nn.masks import AttentionPattern
+
+Activation = Literal["gelu", "quick_gelu"]
 
 
 class TransformerBlock(nn.Module):
@@ -23,16 +26,23 @@ class TransformerBlock(nn.Module):
         num_heads: Attention heads; `dim` is a multiple of it.
         pattern: What each token sees.
         dropout: Share of each branch's outputs dropped in training, 0 to 1.
+        activation: Of the perceptron; see `MLP`.
     """
 
     def __init__(
-        self, dim: int, *, num_heads: int, pattern: AttentionPattern, dropout: float = 0.0
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        pattern: Visible,
+        dropout: float = 0.0,
+        activation: Activation = "gelu",
     ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
         self.attention = JointAttention(dim, num_heads=num_heads, pattern=pattern)
         self.mlp_norm = nn.LayerNorm(dim)
-        self.mlp = MLP(dim, hidden_dim=4 * dim)
+        self.mlp = MLP(dim, hidden_dim=4 * dim, activation=activation)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
@@ -55,19 +65,28 @@ class TransformerBlock(nn.Module):
 
 
 class MLP(nn.Module):
-    """A linear layer out, GELU, and a linear layer back, for each token by itself.
+    """A linear layer out, an activation, and a linear layer back, for each token by itself.
 
     Args:
         dim: Width D of the stream.
         hidden_dim: Width between the two layers.
+        activation: "gelu", or its approximation "quick_gelu", with which OpenAI trained CLIP.
     """
 
-    def __init__(self, dim: int, *, hidden_dim: int) -> None:
+    def __init__(self, dim: int, *, hidden_dim: int, activation: Activation = "gelu") -> None:
         super().__init__()
         self.hidden = nn.Linear(dim, hidden_dim)
-        self.activation = nn.GELU()
+        self.activation = nn.GELU() if activation == "gelu" else QuickGELU()
         self.projection = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Transform each token."""
         return self.projection(self.activation(self.hidden(x)))
+
+
+class QuickGELU(nn.Module):
+    """x · sigmoid(1.702 x)."""
+
+    def forward(self, x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+        """Transform each number."""
+        return x * (1.702 * x).sigmoid()
