@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from armchair.data.code_store import CodeStore, Encoded, write_codes
 from armchair.data.scenes import Scenes, ScenesConfig
 from armchair.data.transforms import augment_for_autoencoder
 from armchair.text.tokenizer import Tokenizer, TokenizerConfig
-from armchair.training.examples import CaptionedCodes, PictureExamples
+from armchair.training.examples import CaptionedCodes, CaptionedImages, PictureExamples
 
 SCENES = Scenes(ScenesConfig(num_pictures=3, size=32))
 
@@ -67,3 +68,21 @@ def test_dropped_merges_are_keyed_by_position(tmp_path: Path) -> None:
 def test_long_captions_are_cut(tmp_path: Path) -> None:
     """77 tokens and more crashed a rival."""
     assert captioned_codes(tmp_path, length=3).example(0, 0)["text"].shape == (3,)
+
+
+def test_captioned_images_draw_a_wording_and_a_crop_for_each_position() -> None:
+    tokenizer = Tokenizer.train(SCENES.captions(1), TokenizerConfig(vocab_size=260))
+
+    def examples(**changes: Any) -> CaptionedImages:
+        settings = {"size": 32, "seed": 0, "dropout": 0.0, "augment": False, **changes}
+        return CaptionedImages(SCENES, tokenizer, **settings)
+
+    plain = examples()
+    assert len(plain) == 3
+    seen = {tokenizer.decode(plain.example(1, p)["text"].numpy()) for p in range(60)}
+    assert seen == {caption.lower() for caption in SCENES.captions(1)}
+    assert torch.equal(plain.example(1, 0)["images"], to_tensor(SCENES.pixels(1)))
+    for changes, key in (({"dropout": 0.5}, "text"), ({"size": 16, "augment": True}, "images")):
+        drawn = [examples(**changes).example(1, position)[key] for position in (7, 7, 8, 9, 10)]
+        assert torch.equal(drawn[0], drawn[1])
+        assert any(not torch.equal(drawn[0], other) for other in drawn[2:])

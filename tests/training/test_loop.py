@@ -25,6 +25,7 @@ OBJECTIVES: dict[str, Callable[[], Objective[Any]]] = {
     "dropout": lambda: toys.FitPlane(dropout=0.5),
     "dvae": toys.fit_dvae,
     "vqvae": toys.fit_vqvae,
+    "clip": toys.fit_clip,
 }
 
 

@@ -14,8 +14,10 @@ from armchair.core.random import torch_generator
 from armchair.core.schedules import Schedule
 from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
 from armchair.models.autoencoders.vqvae import VQVAE, VQVAEConfig
+from armchair.models.clip import CLIPConfig, CLIPModel, Gather, alone
 from armchair.training.loop import TrainingConfig, train
 from armchair.training.objective import Batch, Loss, Objective
+from armchair.training.objectives.contrastive import ContrastiveLossConfig, ContrastiveObjective
 from armchair.training.objectives.discrete_vae import DiscreteVAELossConfig, DiscreteVAEObjective
 from armchair.training.objectives.vqvae import VQVAELossConfig, VQVAEObjective
 from armchair.training.observers import Kind, Observer
@@ -44,6 +46,23 @@ class Blots:
     def example(self, index: int, position: int) -> dict[str, Tensor]:
         coarse = torch.rand(3, 2, 2, generator=torch_generator("blot", index)) * 2 - 1
         return {"images": coarse.repeat_interleave(4, 1).repeat_interleave(4, 2)}
+
+
+class Pairs:
+    """Blots and texts that name them."""
+
+    def __len__(self) -> int:
+        return 30
+
+    def example(self, index: int, position: int) -> dict[str, Tensor]:
+        text = torch.tensor([index % 6, index // 6, 6, 6])
+        return {"text": text, **Blots().example(index, position)}
+
+
+def pairs(count: int) -> Batch:
+    """The first of them as a batch."""
+    examples = [Pairs().example(index, 0) for index in range(count)]
+    return {name: torch.stack([e[name] for e in examples]) for name in examples[0]}
 
 
 class FitPlane(Objective[nn.Module]):
@@ -104,6 +123,36 @@ def fit_vqvae() -> VQVAEObjective:
     return VQVAEObjective(VQVAE(VQVAEConfig(**SHAPE)), VQVAELossConfig(), validation_images())
 
 
+def fit_clip(
+    loss: ContrastiveLossConfig | None = None, gather: Gather = alone
+) -> ContrastiveObjective:
+    """A CLIP of blots."""
+    torch.manual_seed(0)
+    model = CLIPModel(
+        CLIPConfig(
+            image_size=8,
+            patch_size=4,
+            image_dim=16,
+            image_layers=2,
+            image_heads=2,
+            text_vocab_size=6,
+            text_length=4,
+            text_dim=16,
+            text_layers=1,
+            text_heads=2,
+            embedding_dim=8,
+        )
+    )
+    seen = pairs(30)
+    return ContrastiveObjective(
+        model,
+        loss or ContrastiveLossConfig(),
+        images=seen["images"],
+        text=seen["text"],
+        gather=gather,
+    )
+
+
 def config(**changes: Any) -> TrainingConfig:
     """Twenty updates of eight, undisturbed by logs, validations or checkpoints."""
     rate = Schedule.of(0.0, (0.1, 1e-2, "linear"), (1.0, 1e-3, "cosine"))
@@ -157,7 +206,8 @@ def go(
 ) -> Recorder:
     """Train on the data that the objective is for."""
     recorder = observer or Recorder()
-    examples = Points() if isinstance(objective, FitPlane) else Blots()
+    kinds = {FitPlane: Points, ContrastiveObjective: Pairs, Objective: Blots}
+    examples = next(data for kind, data in kinds.items() if isinstance(objective, kind))()
     train(
         objective,
         examples,

@@ -236,6 +236,12 @@ def alone(embeddings: Tensor) -> tuple[Tensor, int]:
     return embeddings, 0
 
 
+def cosines(some: Float[Tensor, "N E"], others: Float[Tensor, "M E"]) -> Float[Tensor, "N M"]:
+    """The cosine of each unit vector with each of the others, exact also under autocast."""
+    with torch.autocast(some.device.type, enabled=False):  # bfloat16 would round logits by 0.25
+        return some @ others.mT
+
+
 def contrastive_loss(
     images: Float[Tensor, "B E"],
     texts: Float[Tensor, "B E"],
@@ -260,9 +266,8 @@ def contrastive_loss(
     all_images, first = gather(images)
     all_texts, _ = gather(texts)
     own = first + torch.arange(len(images), device=images.device)
-    with torch.autocast(images.device.type, enabled=False):  # bfloat16 would round logits by 0.25
-        which_text = F.cross_entropy(scale * images @ all_texts.mT, own)
-        which_image = F.cross_entropy(scale * texts @ all_images.mT, own)
+    which_text = F.cross_entropy(scale * cosines(images, all_texts), own)
+    which_image = F.cross_entropy(scale * cosines(texts, all_images), own)
     return (which_text + which_image) / 2
 
 

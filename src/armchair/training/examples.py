@@ -1,12 +1,12 @@
-"""What each stage sees: pictures for the autoencoder, captions and codes for the transformer."""
+"""What each stage sees: pictures, captions with codes, or captions with pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from armchair.core.images import to_tensor
@@ -77,14 +77,68 @@ class CaptionedCodes:
         """The codes of picture `index`, with a wording drawn for position `position`."""
         generator = numpy_generator("caption", self.seed, position)
         wordings = self.codes.captions(index)
-        caption = wordings[int(generator.integers(len(wordings)))]
-        text = self.tokenizer.encode_batch(
-            [caption], truncate=True, dropout=self.dropout, generator=generator
-        )
         return {
-            "text": torch.from_numpy(text[0]),
+            "text": _wording(wordings, self.tokenizer, self.dropout, generator),
             "codes": torch.from_numpy(np.asarray(self.codes.codes(index))),
         }
+
+
+class CaptionedImages:
+    """Captions as "text" and pictures of one size as "images" in [-1, 1].
+
+    Each position of the run draws one of the picture's wordings and its own BPE dropout.
+
+    Args:
+        pictures: The data set.
+        tokenizer: Encodes the captions; those that are too long are cut.
+        size: Side of the pictures in pixels.
+        seed: Keys the choices.
+        dropout: Of merges, in [0, 1].
+        augment: Crop and shrink at random, near the centre and without a flip; see
+            `augment_for_transformer`.
+    """
+
+    def __init__(
+        self,
+        pictures: CaptionedPictures,
+        tokenizer: Tokenizer,
+        *,
+        size: int,
+        seed: int,
+        dropout: float,
+        augment: bool,
+    ) -> None:
+        self.pictures = pictures
+        self.tokenizer = tokenizer
+        self.size = size
+        self.seed = seed
+        self.dropout = dropout
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def example(self, index: int, position: int) -> dict[str, Tensor]:
+        """Picture `index`, with a wording and a crop drawn for position `position`."""
+        generator = numpy_generator("captioned picture", self.seed, position)
+        wordings = self.pictures.captions(index)
+        text = _wording(wordings, self.tokenizer, self.dropout, generator)
+        pixels = self.pictures.pixels(index)
+        crop = (
+            augment_for_transformer(pixels, self.size, generator)
+            if self.augment
+            else center_crop(pixels, self.size)
+        )
+        return {"text": text, "images": to_tensor(crop)}
+
+
+def _wording(
+    wordings: Sequence[str], tokenizer: Tokenizer, dropout: float, generator: np.random.Generator
+) -> Int64[Tensor, " T"]:
+    """The tokens of one of several captions, drawn by lot."""
+    caption = wordings[int(generator.integers(len(wordings)))]
+    text = tokenizer.encode_batch([caption], truncate=True, dropout=dropout, generator=generator)
+    return torch.from_numpy(text[0])
 
 
 def view(

@@ -1,0 +1,128 @@
+"""CLIP's objective: which caption belongs to which picture, among all of the batch.
+
+A batch may be larger than memory: its pairs then pass through the model in chunks that keep only
+their embeddings, and each chunk passes through once more when its gradient is due. That is gradient
+caching, and its gradients are those of the whole batch at once. Parts of a batch that are
+accumulated (`TrainingConfig.accumulation`) are another thing: each would know only its own pairs.
+
+Source: "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020,
+section 2; Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
+arXiv 2101.06983.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from PIL import Image
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from armchair.core.errors import ConfigError
+from armchair.core.images import contact_sheet, to_pil
+from armchair.models.clip import (
+    CLIPModel,
+    Gather,
+    alone,
+    contrastive_loss,
+    cosines,
+    recall_at,
+)
+from armchair.training.objective import Batch, Loss, Objective
+
+_BATCH_SIZE = 64  # of validation pairs
+_PREVIEW_ROWS, _PREVIEW_COLUMNS = 6, 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveLossConfig:
+    """How the loss is computed.
+
+    Attributes:
+        chunk_size: Pairs that pass through the model at once, with gradient caching; None for the
+            whole batch.
+    """
+
+    chunk_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ConfigError("chunk_size", got=self.chunk_size, expected="at least 1")
+
+
+class ContrastiveObjective(Objective[CLIPModel]):
+    """Trains a `CLIPModel` on batches of "images" and "text".
+
+    Args:
+        model: The model.
+        config: How its loss is computed.
+        images: Validation pictures in [-1, 1].
+        text: Their captions' tokens.
+        gather: Brings the embeddings of all ranks together; their gradients are to be averaged.
+    """
+
+    def __init__(
+        self,
+        model: CLIPModel,
+        config: ContrastiveLossConfig,
+        *,
+        images: Float[Tensor, "N 3 H W"],
+        text: Int64[Tensor, "N T"],
+        gather: Gather = alone,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.images = images
+        self.text = text
+        self.gather = gather
+
+    def loss(self, batch: Batch, *, progress: float, generator: torch.Generator) -> Loss:
+        """The symmetric cross-entropy of a batch, in nats."""
+        images = self._encode(self.model.encode_images, batch["images"])
+        texts = self._encode(self.model.encode_texts, batch["text"])
+        scale = self.model.scale
+        total = contrastive_loss(images, texts, scale, gather=self.gather)
+        return Loss(total, {"scale": scale.detach()})
+
+    def _encode(self, encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        size = self.config.chunk_size
+        if size is None:
+            return encode(inputs)
+        chunks = [checkpoint(encode, chunk, use_reentrant=False) for chunk in inputs.split(size)]
+        return torch.cat(chunks)
+
+    def after_update(self, generator: torch.Generator) -> dict[str, float]:
+        """Bring the scale back to its limit."""
+        self.model.limit_scale()
+        return {}
+
+    def validate(self, *, progress: float) -> dict[str, float]:
+        """Shares of pictures whose own caption is among the k best, and the other way around.
+
+        Two validation pictures may show the same things, so 1 may be out of reach.
+        """
+        similarity = cosines(*self._embed())  # a row for each picture
+        return {
+            "caption_recall_1": recall_at(1, similarity),
+            "caption_recall_5": recall_at(5, similarity),
+            "picture_recall_1": recall_at(1, similarity.mT),
+            "picture_recall_5": recall_at(5, similarity.mT),
+        }
+
+    def preview(self) -> Image.Image:
+        """A row for each of some captions: its own picture, then those it fits best."""
+        images, texts = self._embed()
+        best = cosines(texts[:_PREVIEW_ROWS], images).argsort(dim=1, descending=True).cpu()
+        own = torch.arange(len(best))[:, None]
+        shown = torch.cat([own, best[:, : _PREVIEW_COLUMNS - 1]], dim=1)
+        return contact_sheet(to_pil(self.images[shown.flatten()]), columns=shown.shape[1])
+
+    def _embed(self) -> tuple[Tensor, Tensor]:
+        """Of the validation pictures and their captions."""
+        device = self.model.device
+        images = [self.model.encode_images(i.to(device)) for i in self.images.split(_BATCH_SIZE)]
+        texts = [self.model.encode_texts(t.to(device)) for t in self.text.split(_BATCH_SIZE)]
+        return torch.cat(images), torch.cat(texts)
