@@ -11,7 +11,9 @@ import torch
 
 from armchair.data.scenes import Scenes, ScenesConfig
 from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
+from armchair.models.clip import CLIPConfig, CLIPModel
 from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
+from armchair.pipelines.clip import CLIP
 from armchair.pipelines.dalle1 import DALLE1
 from armchair.text.tokenizer import Tokenizer, TokenizerConfig
 
@@ -24,12 +26,16 @@ def _keep_subnormal_numbers() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_model() -> DALLE1:
-    """An untrained DALL·E of 64x64 pixels and 4x4 codes."""
-    torch.manual_seed(0)
+def _tokenizer() -> Tokenizer:
     scenes = Scenes(ScenesConfig(num_pictures=40, size=64))
     captions = [caption for index in range(40) for caption in scenes.captions(index)]
-    tokenizer = Tokenizer.train(captions, TokenizerConfig(vocab_size=300, context_length=96))
+    return Tokenizer.train(captions, TokenizerConfig(vocab_size=300, context_length=96))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(_tokenizer: Tokenizer) -> DALLE1:
+    """An untrained DALL·E of 64x64 pixels and 4x4 codes."""
+    torch.manual_seed(0)
     autoencoder = DiscreteVAE(
         DiscreteVAEConfig(
             image_size=64, codebook_size=16, codebook_dim=8, width=8, num_groups=4, patch_size=2
@@ -48,7 +54,7 @@ def tiny_model() -> DALLE1:
     )
     for model in (autoencoder, transformer):
         model.eval().requires_grad_(False)
-    return DALLE1(tokenizer, autoencoder, transformer)
+    return DALLE1(_tokenizer, autoencoder, transformer)
 
 
 @pytest.fixture(scope="session")
@@ -95,3 +101,32 @@ def scores() -> dict[str, Any]:
         "relations": dict(shares),
         "settings": {"sampling": {"temperature": 0.7, "top_k": None}, "seed": 3},
     }
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(_tokenizer: Tokenizer) -> CLIP:
+    """An untrained CLIP of 32x32 pixels."""
+    torch.manual_seed(0)
+    model = CLIPModel(
+        CLIPConfig(
+            image_size=32,
+            patch_size=8,
+            image_dim=16,
+            image_layers=1,
+            image_heads=2,
+            text_vocab_size=300,
+            text_length=96,
+            text_dim=16,
+            text_layers=1,
+            text_heads=2,
+            embedding_dim=8,
+        )
+    )
+    return CLIP(_tokenizer, model.eval().requires_grad_(False))
+
+
+@pytest.fixture
+def clip_bundle(tiny_clip: CLIP, tmp_path: Path) -> Path:
+    """A bundle of the untrained CLIP, to read and to damage."""
+    about = {"description": "An untrained toy."}
+    return tiny_clip.save(tmp_path / "clip", about=about, card="# clip\n").path

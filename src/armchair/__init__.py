@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from armchair.core.errors import ArmchairError
     from armchair.pipelines import load
+    from armchair.pipelines.clip import CLIP
     from armchair.pipelines.dalle1 import DALLE1
 
-__all__ = ["DALLE1", "ArmchairError", "load"]
+__all__ = ["CLIP", "DALLE1", "ArmchairError", "load"]
 
 _HOMES = {
     "ArmchairError": "armchair.core.errors",
+    "CLIP": "armchair.pipelines.clip",
     "DALLE1": "armchair.pipelines.dalle1",
     "load": "armchair.pipelines",
 }

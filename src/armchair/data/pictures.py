@@ -55,7 +55,7 @@ def decode_picture(
         with Image.open(file, formats=_FORMATS) as image:
             _check_size(image.size, min_size, max_pixels)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(ImageOps.exif_transpose(image))
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -78,7 +78,12 @@ def _check_size(size: tuple[int, int], min_size: int, max_pixels: int) -> None:
         raise DataError("picture too small", got=shown, expected=expected)
 
 
-def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture of any mode as 8-bit RGB, laid on white where it is transparent.
+
+    Raises:
+        DataError: Its pixels are fractions, or of more than 16 bits.
+    """
     if image.mode.startswith("I"):
         return _from_16_bit(image)
     if image.mode == "F":

@@ -282,6 +282,23 @@ def recall_at(k: int, similarity: Float[Tensor, "N N"]) -> float:
     return float(((at_least >= 1) & (at_least <= k)).float().mean())  # 0 where it is no number
 
 
+def recalls(similarity: Float[Tensor, "N N"]) -> dict[str, float]:
+    """Shares of pictures whose own caption is among the best, and of captions likewise.
+
+    Args:
+        similarity: A row for each picture; row i's own caption is column i.
+
+    Returns:
+        "caption_recall_1" and "caption_recall_5" of the pictures, "picture_recall_1" and
+        "picture_recall_5" of the captions.
+    """
+    return {
+        f"{found}_recall_{k}": recall_at(k, rows)
+        for found, rows in (("caption", similarity), ("picture", similarity.mT))
+        for k in (1, 5)
+    }
+
+
 def _blocks(
     dim: int, num_layers: int, num_heads: int, visible: Visible, activation: Activation
 ) -> nn.ModuleList:

@@ -1,30 +1,47 @@
-"""Models to draw with, and the bundles that they are kept in."""
+"""Models to draw with and to judge with, and the bundles that they are kept in."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from armchair.core.device import resolve_device
-from armchair.core.errors import BundleError
+from armchair.core.errors import BundleError, UsageError
 from armchair.pipelines.bundle import find_bundle, open_bundle
+from armchair.pipelines.clip import CLIP
 from armchair.pipelines.dalle1 import DALLE1
 
-_KINDS = {"dalle1": DALLE1}
+_KINDS = {"dalle1": DALLE1, "clip": CLIP}
+DRAWING = ("dalle1",)
+"""The kinds of model that draw pictures from prompts."""
 
 
-def load(name: str, *, device: str = "auto") -> DALLE1:
+def load(name: str, *, device: str = "auto", kinds: Sequence[str] | None = None) -> Any:
     """Load a model.
 
     Args:
         name: A shipped model, a bundle's folder, or a Hugging Face repository "owner/name".
         device: auto, cpu, cuda, or cuda:N.
+        kinds: Kinds of model that will do; any if not given.
+
+    Returns:
+        A `DALLE1` or a `CLIP`, as its bundle says.
 
     Raises:
         UnknownNameError: There is no such model.
         BundleError: It is damaged or unsafe.
-        UsageError: There is no such device.
+        UsageError: There is no such device, or the model is of another kind.
     """
     where = resolve_device(device)
     bundle = open_bundle(find_bundle(name))
     if bundle.kind not in _KINDS:
         expected = "one of " + ", ".join(_KINDS)
         raise BundleError(f"{bundle.path}: kind", got=bundle.kind, expected=expected)
+    if kinds is not None and bundle.kind not in kinds:
+        raise UsageError(
+            f"the kind of the model {name}",
+            got=bundle.kind,
+            expected=" or ".join(kinds),
+            hint="`armchair models` lists models with their kinds",
+        )
     return _KINDS[bundle.kind].load(bundle, where)

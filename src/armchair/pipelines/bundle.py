@@ -2,7 +2,7 @@
 
     manifest.json            format, kind, configs, provenance, sampling defaults, checksums
     README.md                the model card
-    tokenizer.json           the text vocabulary
+    tokenizer.json           the text vocabulary (or merges.txt, OpenAI's)
     *.safetensors            weights, as float16
     evaluation.json          scores, once measured
 
@@ -63,7 +63,7 @@ class Bundle:
 
     @property
     def kind(self) -> str:
-        """What it is: "dalle1"."""
+        """What it is: "dalle1" or "clip"."""
         return self.manifest["kind"]
 
     @property
@@ -369,7 +369,7 @@ def _refuse_pickle(path: Path) -> None:
 def _fetch(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors", "*.md"]
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.md"]
     try:
         return Path(snapshot_download(repository, allow_patterns=patterns))
     except Exception as error:  # the hub's client raises many kinds, none of them ours

@@ -6,7 +6,6 @@ pictures = model.generate("an armchair in the shape of an avocado", count=9, see
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -136,10 +135,6 @@ class DALLE1:
 
     def save(self, folder: Path, *, about: dict[str, Any], card: str) -> Bundle:
         """Write the model as a bundle; see `write_bundle`."""
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "tokenizer.json"
-            self.tokenizer.save(path)
-            tokenizer = path.read_text("utf-8")
         config = _BundleConfig(
             autoencoder=self.autoencoder.config,  # type: ignore[arg-type]
             transformer=self.transformer.config,
@@ -149,7 +144,7 @@ class DALLE1:
             folder,
             kind=KIND,
             weights={"autoencoder": self.autoencoder, "transformer": self.transformer},
-            texts={"tokenizer.json": tokenizer},
+            texts={"tokenizer.json": self.tokenizer.content},
             config=to_dict(config),
             about=about,
             card=card,

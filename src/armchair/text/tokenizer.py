@@ -193,9 +193,20 @@ class Tokenizer:
                 plain = self.encode(text)
                 tokens = plain if len(plain) <= length or not truncate else tokens
             if len(tokens) > length and not truncate:
-                raise _too_long(text, len(tokens), length)
+                raise caption_too_long(text, len(tokens), length)
             row[: len(tokens)] = tokens[:length]
         return batch
+
+    @property
+    def content(self) -> str:
+        """What `save` writes: JSON on one line."""
+        content = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "config": dataclasses.asdict(self.config),
+            "merges": self.table.merges,
+        }
+        return json.dumps(content, separators=(",", ":")) + "\n"
 
     def save(self, path: Path) -> None:
         """Write the tokenizer to one JSON file, atomically.
@@ -203,13 +214,7 @@ class Tokenizer:
         Raises:
             OutputError: It cannot be written.
         """
-        content = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "config": dataclasses.asdict(self.config),
-            "merges": self.table.merges,
-        }
-        write_text(path, json.dumps(content, separators=(",", ":")) + "\n")
+        write_text(path, self.content)
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -237,8 +242,12 @@ class Tokenizer:
             raise BundleError(f"{path}: {str(error).partition(chr(10))[0]}") from error
 
 
-def _normalize(text: str) -> str:
-    """Lower-case a caption and end its last word."""
+def check_caption(text: str) -> None:
+    """Refuse what no tokenizer can encode.
+
+    Raises:
+        UsageError: The text is empty, too long, or no valid Unicode (a lone surrogate).
+    """
     if len(text) > MAX_CAPTION_CHARACTERS:
         expected = f"at most {MAX_CAPTION_CHARACTERS} characters"
         raise UsageError(f"caption {_shorten(text)!r}", got=len(text), expected=expected)
@@ -249,20 +258,26 @@ def _normalize(text: str) -> str:
     except UnicodeEncodeError as error:
         message = f"caption {_shorten(text)!r}: character {error.start} is no valid Unicode"
         raise UsageError(message, hint="was the text read in the wrong encoding?") from error
-    return text.lower() + " "
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
-
-
-def _too_long(text: str, got: int, length: int) -> UsageError:
+def caption_too_long(text: str, got: int, length: int) -> UsageError:
+    """The error for a caption of `got` tokens where `length` are accepted."""
     return UsageError(
         f"tokens of the caption {_shorten(text)!r}",
         got=got,
         expected=f"at most {length}",
         hint="shorten the caption, or cut it with --truncate",
     )
+
+
+def _normalize(text: str) -> str:
+    """Lower-case a caption and end its last word."""
+    check_caption(text)
+    return text.lower() + " "
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
 
 
 def _read_json(path: Path) -> Any:

@@ -29,7 +29,7 @@ from armchair.models.clip import (
     alone,
     contrastive_loss,
     cosines,
-    recall_at,
+    recalls,
 )
 from armchair.training.objective import Batch, Loss, Objective
 
@@ -100,17 +100,11 @@ class ContrastiveObjective(Objective[CLIPModel]):
         return {}
 
     def validate(self, *, progress: float) -> dict[str, float]:
-        """Shares of pictures whose own caption is among the k best, and the other way around.
+        """Recall both ways; see `recalls`.
 
         Two validation pictures may show the same things, so 1 may be out of reach.
         """
-        similarity = cosines(*self._embed())  # a row for each picture
-        return {
-            "caption_recall_1": recall_at(1, similarity),
-            "caption_recall_5": recall_at(5, similarity),
-            "picture_recall_1": recall_at(1, similarity.mT),
-            "picture_recall_5": recall_at(5, similarity.mT),
-        }
+        return recalls(cosines(*self._embed()))
 
     def preview(self) -> Image.Image:
         """A row for each of some captions: its own picture, then those it fits best."""

@@ -1,0 +1,64 @@
+"""Draw many pictures of a prompt and keep those that CLIP finds the best fitting.
+
+Source: "Zero-Shot Text-to-Image Generation", arXiv 2102.12092, section 2.5: 512 candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from PIL import Image
+
+from armchair.core.errors import UsageError
+from armchair.pipelines.clip import CLIP
+
+
+def keep_best(
+    pictures: Iterable[Image.Image],
+    prompts: Sequence[str],
+    clip: CLIP,
+    *,
+    candidates: int,
+    count: int,
+    truncate: bool = False,
+) -> Iterator[Image.Image]:
+    """Give the best pictures of each prompt, best first, as soon as its last one is drawn.
+
+    What is asked for is checked at once, before the first picture is taken.
+
+    Args:
+        pictures: `candidates` pictures of the first prompt, then of the next.
+        prompts: What they were drawn from.
+        clip: The judge.
+        candidates: Pictures of each prompt, at least `count`.
+        count: How many of them to keep, at least 1.
+        truncate: Cut prompts that are longer than CLIP's texts instead of refusing them.
+
+    Returns:
+        `count` pictures of the first prompt, then of the next. The `info` of each has its cosine
+        under "clip_score".
+
+    Raises:
+        UsageError: There are fewer candidates than pictures to keep, or CLIP cannot read a prompt.
+    """
+    if not 1 <= count <= candidates:
+        raise UsageError(
+            "candidates",
+            got=candidates,
+            expected=f"at least count = {count}",
+            hint="candidates are drawn, and count of them are kept",
+        )
+    texts = clip.encode_texts(prompts, truncate=truncate)
+    source = iter(pictures)
+
+    def best() -> Iterator[Image.Image]:
+        for text in texts:
+            drawn = list(islice(source, candidates))
+            scores = (clip.encode_pictures(drawn) @ text).tolist()
+            order = sorted(range(len(drawn)), key=lambda index: -scores[index])
+            for index in order[:count]:
+                drawn[index].info["clip_score"] = f"{scores[index]:.4f}"
+                yield drawn[index]
+
+    return best()
