@@ -145,3 +145,8 @@ def test_a_card_without_limits_gets_scores_at_its_end(scores: dict[str, Any]) ->
 def test_scores_that_are_not_finite_are_shown_as_they_are(scores: dict[str, Any]) -> None:
     scores["bits"]["true_elbo"] = math.inf
     assert "| true ELBO | inf bits a dimension |" in with_scores("# toy\n", scores)
+
+
+def test_the_seed_of_a_clip_is_told() -> None:
+    known = {"recipe": {"config": {"clip_training": {"seed": 5}}}}
+    assert "- seed: 5\n" in model_card("toy", known, None)

@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from armchair.cli.main import main
+from armchair.models.clip import CLIPModel
 from armchair.models.sequence.text_to_image import TextToImageTransformer
 from armchair.pipelines.dalle1 import build_autoencoder
 from armchair.recipes import RECIPES, build_recipe
+from armchair.training.clip import CLIPRecipe
+from armchair.training.dalle1 import DALLE1Recipe
 
 
 def test_help_lists_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,7 +22,11 @@ def test_help_lists_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in listed.splitlines()] == list(RECIPES)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def of_kind(kind: type) -> list[str]:
+    return [name for name in RECIPES if isinstance(build_recipe(name), kind)]
+
+
+@pytest.mark.parametrize("name", of_kind(DALLE1Recipe))
 @torch.no_grad()
 def test_the_models_of_a_recipe_fit_together(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no meta device
@@ -37,3 +44,23 @@ def test_the_models_of_a_recipe_fit_together(name: str, monkeypatch: pytest.Monk
     assert text_logits.shape == (2, text.context_length - 1, text.vocab_size + 1)
     assert image_logits.shape == (2, grid**2, recipe.autoencoder.codebook_size)
     assert pictures.shape == (2, 3, size, size)
+
+
+@pytest.mark.parametrize("name", of_kind(CLIPRecipe))
+@torch.no_grad()
+def test_the_halves_of_a_clip_fit_together(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    recipe = build_recipe(name)
+    assert recipe.name == name
+    size, text = recipe.clip.image_size, recipe.tokenizer
+    with torch.device("meta"):
+        model = CLIPModel(recipe.clip).eval()
+        images = model.encode_images(torch.empty(2, 3, size, size))
+        texts = model.encode_texts(torch.zeros(2, text.context_length, dtype=torch.int64))
+    assert images.shape == texts.shape == (2, recipe.clip.embedding_dim)
+
+
+def test_the_size_that_clip_scenes_speaks_of() -> None:
+    with torch.device("meta"):
+        model = CLIPModel(build_recipe("clip-scenes").clip)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 4_789_825

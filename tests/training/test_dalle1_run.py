@@ -39,11 +39,12 @@ from armchair.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from armchair.training.dalle1 import DALLE1Recipe, DALLE1Run, Stage
+from armchair.training.dalle1 import DALLE1Recipe, DALLE1Run
 from armchair.training.examples import view
 from armchair.training.loop import Interrupted
 from armchair.training.objectives.discrete_vae import DiscreteVAELossConfig
 from armchair.training.objectives.text_to_image import TextToImageLossConfig
+from armchair.training.run import Stage
 
 COMMAND = "armchair train toy --out somewhere"
 

@@ -27,7 +27,8 @@ def run(words: Sequence[str]) -> None:
     from armchair.core.errors import UsageError
     from armchair.training.plots import plot_metrics
 
-    folders = [options.run, options.run / "autoencoder", options.run / "transformer"]
+    stages = ("autoencoder", "transformer", "clip")
+    folders = [options.run, *(options.run / stage for stage in stages)]
     found = [folder for folder in folders if (folder / "metrics.jsonl").exists()]
     if not found:
         hint = "give the folder that `armchair train` was given as --out"

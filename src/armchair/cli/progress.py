@@ -25,7 +25,16 @@ from armchair.training.observers import Kind, Observer
 console = Console(stderr=True, highlight=False)
 
 _LINE_EVERY = 30.0  # seconds between two lines where standard error is no terminal
-_SHOWN = ("loss", "psnr_db", "codes_used", "text_bits", "image_bits", "true_elbo_bits")
+_SHOWN = (
+    "loss",
+    "psnr_db",
+    "codes_used",
+    "text_bits",
+    "image_bits",
+    "true_elbo_bits",
+    "caption_recall_1",
+    "picture_recall_1",
+)
 
 
 class _Rate(ProgressColumn):

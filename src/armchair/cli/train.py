@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -15,7 +15,8 @@ from armchair.cli.options import read_options
 from armchair.core.device import Precision, resolve_device
 from armchair.core.errors import UsageError
 from armchair.recipes import RECIPES, build_recipe
-from armchair.training.dalle1 import DALLE1Recipe, DALLE1Run, Stage, with_training
+from armchair.training.clip import CLIPRecipe, CLIPRun
+from armchair.training.dalle1 import DALLE1Recipe, DALLE1Run
 from armchair.training.observers import (
     MetricsFile,
     Observer,
@@ -24,11 +25,17 @@ from armchair.training.observers import (
     TensorBoard,
     WeightsAndBiases,
 )
+from armchair.training.run import Run, Stage, with_training
+
+_USES = {
+    DALLE1Recipe: 'draw from it: armchair generate "…" --model {}',
+    CLIPRecipe: 'rank with it: armchair rank "…" PICTURES --model {}',
+}
 
 
 @dataclass(kw_only=True)
 class TrainOptions:
-    """Train a recipe: tokenizer, autoencoder, codes, transformer, bundle.
+    """Train a recipe, stage by stage, from a tokenizer to a bundle.
 
     A run that was interrupted goes on when the same command is given again. Every field of the
     recipe is an option, such as --transformer.num-layers 4.
@@ -48,7 +55,7 @@ class TrainOptions:
     """auto, cpu, cuda, or cuda:N."""
     log_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Further places for curves; metrics.jsonl and previews/ are always written."""
-    recipe: Annotated[DALLE1Recipe, tyro.conf.arg(name="")] = field()
+    recipe: Annotated[DALLE1Recipe | CLIPRecipe, tyro.conf.arg(name="")] = field()
     """What is trained."""
 
 
@@ -76,7 +83,7 @@ def run(words: Sequence[str]) -> None:
 
     def observe(stage: Stage, folder: Path) -> Observer:
         observers: list[Observer] = []
-        if stage in ("autoencoder", "transformer"):
+        if stage != "codes":
             observers += [MetricsFile(folder / "metrics.jsonl"), PreviewFolder(folder / "previews")]
             if "tensorboard" in options.log_to:
                 observers.append(TensorBoard(folder / "tensorboard"))
@@ -85,7 +92,8 @@ def run(words: Sequence[str]) -> None:
         observers.append(TrainingProgress(stage))  # last, as a service may refuse to start
         return Observers(observers)
 
-    walk = DALLE1Run(
+    kind: type[Run[Any]] = CLIPRun if isinstance(recipe, CLIPRecipe) else DALLE1Run
+    walk = kind(
         recipe,
         options.out,
         device=device,
@@ -99,13 +107,13 @@ def run(words: Sequence[str]) -> None:
     result = walk.run(options.stage)
     console.print(f"done: {result}")
     if options.stage in (None, "bundle"):
-        console.print(f'draw from it: armchair generate "…" --model {result}')
+        console.print(_USES[type(recipe)].format(result))
     print(result)
 
 
 def _usage() -> str:
     recipes = "\n".join(
-        f"  {name:14}  {(build.__doc__ or '').splitlines()[0]}" for name, build in RECIPES.items()
+        f"  {name:16}  {(build.__doc__ or '').splitlines()[0]}" for name, build in RECIPES.items()
     )
     return (
         "usage: armchair train RECIPE [--out RUN] [--data folder:PATH] [OPTIONS]\n\n"

@@ -32,8 +32,8 @@ def model_card(name: str, about: dict[str, Any], evaluation: dict[str, Any] | No
         "",
         "## Limits",
         "",
-        "It draws only what its data shows: names, styles and scenes outside of it come out as the "
-        "nearest thing it knows, or as nonsense.",
+        "It knows only what its data shows: names, styles and scenes outside of it become the "
+        "nearest thing it knows, or nonsense.",
         *(["", f"Licence: {licence}."] if licence else []),
     ]
     card = "\n".join(lines) + "\n"
@@ -61,12 +61,18 @@ def _facts(about: dict[str, Any]) -> dict[str, Any]:
         "command": command and f"`{command}`",
         "commit": commit and (f"{commit}, version {version}" if version else commit),
         "version": None if commit else version,
-        "seed": _at(recipe, "config", "transformer_training", "seed"),
+        "seed": _seed(_at(recipe, "config")),
         "data": _data(about),
         "autoencoder": _taken(about.get("taken_from")),
         "hardware": about.get("hardware"),
         "date": about.get("date"),
     }
+
+
+def _seed(config: Any) -> Any:
+    """Of the stage that the model is named for."""
+    seeds = (_at(config, f"{stage}_training", "seed") for stage in ("transformer", "clip"))
+    return next((seed for seed in seeds if seed is not None), None)
 
 
 def _data(about: dict[str, Any]) -> str | None:

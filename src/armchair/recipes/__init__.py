@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from armchair.core.errors import UnknownNameError
+from armchair.recipes.clip_scenes import clip_scenes, clip_scenes_tiny
 from armchair.recipes.dalle1_paper import dalle1_paper
 from armchair.recipes.dalle1_scenes import scenes, scenes_tiny, scenes_vqvae
+from armchair.training.clip import CLIPRecipe
 from armchair.training.dalle1 import DALLE1Recipe
 
-RECIPES: dict[str, Callable[[], DALLE1Recipe]] = {
+RECIPES: dict[str, Callable[[], DALLE1Recipe | CLIPRecipe]] = {
     "scenes": scenes,
     "scenes-tiny": scenes_tiny,
     "scenes-vqvae": scenes_vqvae,
     "dalle1-paper": dalle1_paper,
+    "clip-scenes": clip_scenes,
+    "clip-scenes-tiny": clip_scenes_tiny,
 }
 
 
-def build_recipe(name: str) -> DALLE1Recipe:
+def build_recipe(name: str) -> DALLE1Recipe | CLIPRecipe:
     """The recipe of this name.
 
     Raises:

@@ -2,68 +2,46 @@
 
     tokenizer → autoencoder → codes → transformer → bundle
 
-Each stage leaves its result in the run's folder and does nothing where that result is whole, so an
-interrupted run goes on where it was:
+In the run's folder, besides what every run leaves there (see `armchair.training.run`):
 
-    RUN/recipe.json       for each stage that has begun, the fields of the recipe that decide it
-    RUN/tokenizer.json    stage 1
-    RUN/autoencoder/      stage 2: checkpoints/, metrics.jsonl, previews/
+    RUN/autoencoder/      stage 2: training
     RUN/codes/            stage 3: each picture encoded once
-    RUN/transformer/      stage 4: checkpoints/, metrics.jsonl, previews/
+    RUN/transformer/      stage 4: training
     RUN/bundle/           stage 5: what `armchair generate --model` reads
-    RUN/.lock             held by the process that runs
 """
 
 from __future__ import annotations
 
-import dataclasses
-import fcntl
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from armchair.core.config import first_difference, to_dict
 from armchair.core.device import autocast, resolve_precision
-from armchair.core.errors import (
-    BundleError,
-    CheckpointError,
-    ConfigError,
-    DataError,
-    UsageError,
-)
-from armchair.core.files import make_folder, output_error, sha256, write_json
+from armchair.core.errors import CheckpointError, ConfigError
 from armchair.core.images import to_tensor
-from armchair.core.provenance import commit, hardware, today, version
-from armchair.core.random import fold
 from armchair.data.code_store import CodeStore, Encoded, write_codes
-from armchair.data.sources import DataConfig, open_data
-from armchair.data.transforms import center_crop
-from armchair.data.types import CaptionedPictures
+from armchair.data.sources import DataConfig
 from armchair.models.autoencoders.dvae import DiscreteVAEConfig
 from armchair.models.autoencoders.interface import ImageTokenizer
 from armchair.models.autoencoders.vqvae import VQVAEConfig
 from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
 from armchair.pipelines.bundle import find_bundle, open_bundle
-from armchair.pipelines.card import model_card
 from armchair.pipelines.dalle1 import DALLE1, build_autoencoder
-from armchair.text.tokenizer import Tokenizer, TokenizerConfig
+from armchair.text.tokenizer import TokenizerConfig
 from armchair.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
     load_newest,
     save_checkpoint,
 )
-from armchair.training.examples import CaptionedCodes, PictureExamples, cut_captions, view
-from armchair.training.loop import Interrupted, TrainingConfig, train
-from armchair.training.objective import Objective
+from armchair.training.examples import CaptionedCodes, PictureExamples, view
+from armchair.training.loop import TrainingConfig
 from armchair.training.objectives import autoencoder_objective
 from armchair.training.objectives.discrete_vae import DiscreteVAELossConfig
 from armchair.training.objectives.text_to_image import (
@@ -71,12 +49,8 @@ from armchair.training.objectives.text_to_image import (
     TextToImageObjective,
 )
 from armchair.training.objectives.vqvae import VQVAELossConfig
-from armchair.training.observers import Observer
+from armchair.training.run import Run, Stage, seeded
 
-Stage = Literal["tokenizer", "autoencoder", "codes", "transformer", "bundle"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
-
-_SCENES_LICENCE = "Apache-2.0"
 _AUTOENCODER = (
     "data",
     "autoencoder",
@@ -86,7 +60,7 @@ _AUTOENCODER = (
     "autoencoder_from",
 )
 _TRANSFORMER = ("tokenizer", "transformer", "transformer_loss", "transformer_training")
-_DECIDED_BY: dict[Stage, tuple[str, ...]] = {
+_DECIDED_BY: Mapping[Stage, tuple[str, ...]] = {
     "tokenizer": ("data", "tokenizer"),
     "autoencoder": _AUTOENCODER,
     "codes": _AUTOENCODER,
@@ -151,82 +125,23 @@ class DALLE1Recipe:
                 )
 
 
-class DALLE1Run:
-    """A run of a recipe in a folder.
+class DALLE1Run(Run[DALLE1Recipe]):
+    """A run of a DALL·E 1."""
 
-    Args:
-        recipe: What to train.
-        folder: Where; made if it is not there.
-        device: Where to compute.
-        observe: Gives the observer of a stage, by its name and folder; asked once a stage.
-        message: Told what a person should know and no observer is there to hear.
-        command: What was typed, for the model card.
+    decided_by = _DECIDED_BY
 
-    Raises:
-        OutputError: The folder cannot be written to.
-    """
-
-    def __init__(
-        self,
-        recipe: DALLE1Recipe,
-        folder: Path,
-        *,
-        device: torch.device,
-        observe: Callable[[Stage, Path], Observer],
-        message: Callable[[str], None],
-        command: str,
-    ) -> None:
-        self.recipe = recipe
-        self._data: tuple[CaptionedPictures, CaptionedPictures] | None = None
-        self.folder = make_folder(folder)
-        self.device = device
-        self.observe = observe
-        self.message = message
-        self.command = command
-
-    def run(self, stage: Stage | None = None) -> Path:
-        """Walk the stages that are not done; or do one, whose predecessors must be done.
-
-        Returns:
-            The folder or file of the last stage.
-
-        Raises:
-            CheckpointError: A stage began under other settings, or with another autoencoder.
-            UsageError: An earlier stage is not done, or another process runs in this folder.
-            Interrupted: Ctrl-C; what was done is saved.
-        """
-        result = self.folder
-        with _locked(self.folder):
-            for name in STAGES if stage is None else (stage,):
-                self._begin(name)
-                try:
-                    result = getattr(self, f"_{name}")()
-                except KeyboardInterrupt as stop:
-                    raise Interrupted(
-                        f"stopped in the stage {name}",
-                        hint="run the same command again to go on from there",
-                    ) from stop
-        return result
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures in pixels."""
+        return self.recipe.autoencoder.image_size
 
     # The stages
-
-    def _tokenizer(self) -> Path:
-        path = self.folder / "tokenizer.json"
-        if not path.exists():
-            tokenizer = Tokenizer.train(self._captions(), self.recipe.tokenizer)
-            if warning := cut_captions(self._captions(), tokenizer):
-                self.message(f"tokenizer: {warning}")
-            tokenizer.save(path)
-        return path
-
-    def _captions(self) -> Iterator[str]:
-        return (c for index in range(len(self.pictures)) for c in self.pictures.captions(index))
 
     def _autoencoder(self) -> Path:
         recipe = self.recipe
         if recipe.autoencoder_from is not None:
             return self._take_autoencoder(recipe.autoencoder_from)
-        model = _seeded(recipe.autoencoder_training.seed, self._build_autoencoder)
+        model = seeded(recipe.autoencoder_training.seed, self._build_autoencoder)
         objective = autoencoder_objective(model, self.validation_images, recipe.autoencoder_loss)
         examples = PictureExamples(
             self.pictures,
@@ -296,13 +211,13 @@ class DALLE1Run:
         begun = load_newest(folder / "checkpoints", lambda _: None)  # `train` speaks of damage
         if begun is not None:
             _check_autoencoder(folder, begun.about, checkpoint)
-        model = _seeded(seed, lambda: TextToImageTransformer(recipe.transformer))
-        validation_codes, validation_text = self._validation_codes(autoencoder)
+        model = seeded(seed, lambda: TextToImageTransformer(recipe.transformer))
+        images = self.validation_images.split(64)
         objective = TextToImageObjective(
             model.to(self.device),
             recipe.transformer_loss,
-            text=validation_text,
-            codes=validation_codes,
+            text=self.validation_text,
+            codes=torch.cat([self._encode_images(autoencoder, part) for part in images]),
             decode=lambda codes: autoencoder.decode(codes).float(),
         )
         examples = CaptionedCodes(
@@ -317,119 +232,28 @@ class DALLE1Run:
         )
 
     def _bundle(self) -> Path:
-        recipe, folder = self.recipe, self.folder / "bundle"
+        recipe = self.recipe
         autoencoder, first = self._trained_autoencoder()
         transformer, second = self._trained(
             "transformer", TextToImageTransformer(recipe.transformer), recipe.transformer_training
         )
         _check_autoencoder(self.folder / "transformer", second, first)
-        made_from = {
-            "tokenizer": sha256(self.folder / "tokenizer.json"),
-            "autoencoder": first["sha256"],
-            "transformer": second["sha256"],
-        }
-        if _is_bundle_of(folder, made_from):
-            return folder
-        about = {
-            "recipe": {**self._identity(), **_made_by(second)},
-            "description": recipe.description,
-            "command": self.command,
-            "pictures": len(self.pictures),
-            "made_from": made_from,
-            **({"licence": _SCENES_LICENCE} if recipe.data.source == "scenes" else {}),
+        return self._write_bundle(
+            DALLE1(self.text_tokenizer, autoencoder, transformer),
+            made_from={"autoencoder": first["sha256"], "transformer": second["sha256"]},
+            trained=second,
             **({"taken_from": first["taken_from"]} if "taken_from" in first else {}),
-            "hardware": hardware(self.device),
-            "date": today(),
-        }
-        pipeline = DALLE1(self.text_tokenizer, autoencoder, transformer)
-        pipeline.save(folder, about=about, card=model_card(recipe.name, about, None))
-        return folder
+        )
 
     # What the stages need
-
-    def open_data(
-        self, on_progress: Callable[[int, int], None] | None = None
-    ) -> tuple[CaptionedPictures, CaptionedPictures]:
-        """Training and validation pictures; a folder's are checked once, with (done, total)."""
-        if self._data is None:
-            self._data = open_data(
-                self.recipe.data,
-                image_size=self.recipe.autoencoder.image_size,
-                rejected=self.folder / "rejected.jsonl",
-                on_progress=on_progress,
-            )
-        return self._data
-
-    @property
-    def pictures(self) -> CaptionedPictures:
-        """The training pictures."""
-        return self.open_data()[0]
-
-    @cached_property
-    def validation_images(self) -> Tensor:
-        """Pictures that are never trained on, B 3 H W in [-1, 1]."""
-        pictures = self.open_data()[1]
-        count = min(len(pictures), self.recipe.data.num_validation)
-        if not count:
-            raise DataError("no pictures are left for validation", hint="add more pictures")
-        size = self.recipe.autoencoder.image_size
-        return to_tensor(np.stack([center_crop(pictures.pixels(i), size) for i in range(count)]))
-
-    @cached_property
-    def text_tokenizer(self) -> Tokenizer:
-        """The trained tokenizer."""
-        return Tokenizer.load(self._done(self.folder / "tokenizer.json", "tokenizer"))
 
     def _build_autoencoder(self) -> ImageTokenizer:
         model = build_autoencoder(self.recipe.autoencoder)
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _train(
-        self,
-        stage: Stage,
-        objective: Objective,
-        examples: Any,
-        config: TrainingConfig,
-        **about: str,
-    ) -> Path:
-        folder = self.folder / stage
-        train(
-            objective,
-            examples,
-            config,
-            folder / "checkpoints",
-            identity={**self._identity(), "config": self._settings(stage), **about},
-            observer=self.observe(stage, folder),
-        )
-        return folder
-
-    def _trained(
-        self, stage: Stage, model: Any, config: TrainingConfig
-    ) -> tuple[Any, dict[str, Any]]:
-        """A model with the averaged parameters of a finished stage, and its checkpoint's about."""
-        checkpoint = load_newest(self.folder / stage / "checkpoints", self.message)
-        if checkpoint is None or checkpoint.about["images_seen"] < config.num_images:
-            raise UsageError(
-                f"the stage {stage} of {self.folder} is not done", hint=f"run --stage {stage} first"
-            )
-        state = {
-            name.removeprefix("average/"): tensor
-            for name, tensor in checkpoint.tensors.items()
-            if name.startswith("average/")
-        }
-        model.load_state_dict(state)
-        return model.to(self.device).eval().requires_grad_(False), checkpoint.about
-
     def _trained_autoencoder(self) -> tuple[ImageTokenizer, dict[str, Any]]:
         model = self._build_autoencoder()
         return self._trained("autoencoder", model, self.recipe.autoencoder_training)
-
-    def _done(self, path: Path, stage: Stage) -> Path:
-        if not path.exists():
-            raise UsageError(
-                f"the stage {stage} of {self.folder} is not done", hint=f"run --stage {stage} first"
-            )
-        return path
 
     def _encode(self, model: ImageTokenizer, indices: range) -> Encoded:
         """Codes and captions of views: view v of picture i is number v·pictures + i."""
@@ -452,57 +276,6 @@ class DALLE1Run:
     def _dtype(self) -> torch.dtype:
         return resolve_precision(self.recipe.autoencoder_training.precision, self.device)
 
-    def _validation_codes(self, model: ImageTokenizer) -> tuple[Tensor, Tensor]:
-        codes = torch.cat([self._encode_images(model, b) for b in self.validation_images.split(64)])
-        captions = [self.open_data()[1].captions(index)[0] for index in range(len(codes))]
-        text = self.text_tokenizer.encode_batch(captions, truncate=True)
-        return codes, torch.from_numpy(text)
-
-    def _identity(self) -> dict[str, Any]:
-        return {"config": to_dict(self.recipe), "version": version(), "commit": commit()}
-
-    def _begin(self, stage: Stage) -> None:
-        """Record what decides a stage, or check that it and those before it began the same way."""
-        path = self.folder / "recipe.json"
-        begun = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        for name in STAGES[: STAGES.index(stage) + 1]:
-            difference = first_difference(begun.get(name), self._settings(name))
-            if name in begun and difference:
-                field, before, now = difference
-                raise CheckpointError(
-                    f"the stage {name} of {self.folder} began under other settings: {field}",
-                    got=now,
-                    expected=repr(before),
-                    hint="choose another --out, or give the same options as before",
-                )
-        write_json(path, {**begun, stage: self._settings(stage)})
-
-    def _settings(self, stage: Stage) -> dict[str, Any]:
-        """The fields of the recipe that decide a stage's result."""
-        config = to_dict(self.recipe)
-        return {name: config[name] for name in _DECIDED_BY[stage]}
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; a process that ends, however it does, lets go."""
-    path = folder / ".lock"
-    try:
-        file = path.open("a")
-    except OSError as error:
-        raise output_error(path, error) from error
-    with file:
-        try:  # unlike flock's, this lock is not handed down to the processes that load data
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another process is at work in {folder}",
-                hint="wait for its end, or choose another --out",
-            ) from error
-        except OSError as error:
-            raise output_error(path, error) from error
-        yield
-
 
 def _check_autoencoder(folder: Path, about: dict[str, Any], autoencoder: dict[str, Any]) -> None:
     """Refuse what was made with another autoencoder; what does not say is taken as it is."""
@@ -511,32 +284,3 @@ def _check_autoencoder(folder: Path, about: dict[str, Any], autoencoder: dict[st
             f"{folder} was made with another autoencoder than the run now has",
             hint="remove this folder to start this stage anew",
         )
-
-
-def _made_by(about: dict[str, Any]) -> dict[str, Any]:
-    """The program that trained a checkpoint, which may be older than the one that bundles it."""
-    return {name: about[name] for name in ("version", "commit")}
-
-
-def _is_bundle_of(folder: Path, made_from: dict[str, str]) -> bool:
-    """Whether a folder holds a whole bundle of these files."""
-    try:
-        return open_bundle(folder).manifest["about"].get("made_from") == made_from
-    except BundleError:
-        return False
-
-
-def _seeded(seed: int, build: Callable[[], nn.Module]) -> Any:
-    """Build a model whose initial parameters are a function of the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(fold("initial parameters", seed))
-        return build()
-
-
-def with_training(recipe: DALLE1Recipe, **changes: Any) -> DALLE1Recipe:
-    """The same recipe with fields of both stages' `TrainingConfig` replaced, such as the seed."""
-    return dataclasses.replace(
-        recipe,
-        autoencoder_training=dataclasses.replace(recipe.autoencoder_training, **changes),
-        transformer_training=dataclasses.replace(recipe.transformer_training, **changes),
-    )

@@ -1,0 +1,111 @@
+"""CLIP from captioned pictures to a bundle, stage by stage.
+
+    tokenizer → clip → bundle
+
+In the run's folder, besides what every run leaves there (see `armchair.training.run`):
+
+    RUN/clip/             stage 2: training
+    RUN/bundle/           stage 3: what `armchair rank --model` reads
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from armchair.core.errors import ConfigError
+from armchair.data.sources import DataConfig
+from armchair.models.clip import CLIPConfig, CLIPModel
+from armchair.pipelines.clip import CLIP
+from armchair.text.tokenizer import TokenizerConfig
+from armchair.training.examples import CaptionedImages
+from armchair.training.loop import TrainingConfig
+from armchair.training.objectives.contrastive import ContrastiveLossConfig, ContrastiveObjective
+from armchair.training.run import Run, Stage, seeded
+
+_CLIP = ("data", "tokenizer", "clip", "clip_loss", "clip_training", "augment")
+_DECIDED_BY: Mapping[Stage, tuple[str, ...]] = {
+    "tokenizer": ("data", "tokenizer"),
+    "clip": _CLIP,
+    "bundle": _CLIP,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPRecipe:
+    """Everything that decides what a run makes.
+
+    Attributes:
+        name: The recipe's name.
+        description: What the model card says of the model.
+        data: The pictures.
+        tokenizer: How captions become tokens.
+        clip: The model's shape.
+        clip_loss: How its loss is computed.
+        clip_training: How it is trained; its batches are the negatives.
+        augment: Crop and shrink the pictures at random.
+    """
+
+    name: str
+    description: str = ""
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    clip: CLIPConfig
+    clip_loss: ContrastiveLossConfig
+    clip_training: TrainingConfig
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        wanted = {
+            "text_vocab_size": ("tokenizer.vocab_size", self.tokenizer.vocab_size),
+            "text_length": ("tokenizer.context_length", self.tokenizer.context_length),
+        }
+        for name, (source, value) in wanted.items():
+            if getattr(self.clip, name) != value:
+                raise ConfigError(
+                    f"clip.{name}", got=getattr(self.clip, name), expected=f"{value}, as {source}"
+                )
+        if self.clip_training.accumulation != 1:
+            raise ConfigError(
+                "clip_training.accumulation",
+                got=self.clip_training.accumulation,
+                expected="1, as every pair is told from all of its batch",
+                hint="clip_loss.chunk_size saves memory and leaves the loss as it is",
+            )
+
+
+class CLIPRun(Run[CLIPRecipe]):
+    """A run of a CLIP."""
+
+    decided_by = _DECIDED_BY
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures in pixels."""
+        return self.recipe.clip.image_size
+
+    def _clip(self) -> Path:
+        recipe, seed = self.recipe, self.recipe.clip_training.seed
+        model = seeded(seed, lambda: CLIPModel(recipe.clip))
+        objective = ContrastiveObjective(
+            model.to(self.device),
+            recipe.clip_loss,
+            images=self.validation_images,
+            text=self.validation_text,
+        )
+        examples = CaptionedImages(
+            self.pictures,
+            self.text_tokenizer,
+            size=self.image_size,
+            seed=seed,
+            dropout=recipe.tokenizer.dropout,
+            augment=recipe.augment,
+        )
+        return self._train("clip", objective, examples, recipe.clip_training)
+
+    def _bundle(self) -> Path:
+        recipe = self.recipe
+        model, about = self._trained("clip", CLIPModel(recipe.clip), recipe.clip_training)
+        clip = CLIP(self.text_tokenizer, model)
+        return self._write_bundle(clip, made_from={"clip": about["sha256"]}, trained=about)

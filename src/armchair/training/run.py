@@ -1,0 +1,378 @@
+"""A run: a recipe walked stage by stage in a folder, from captioned pictures to a bundle.
+
+Each stage leaves its result in the run's folder and does nothing where that result is whole, so an
+interrupted run goes on where it was. All runs begin with a tokenizer and end with a bundle:
+
+    RUN/recipe.json       for each stage that has begun, the fields of the recipe that decide it
+    RUN/tokenizer.json    the first stage
+    RUN/STAGE/            of a stage that trains: checkpoints/, metrics.jsonl, previews/
+    RUN/bundle/           the last stage
+    RUN/.lock             held by the process that runs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from armchair.core.config import first_difference, to_dict
+from armchair.core.errors import (
+    BundleError,
+    CheckpointError,
+    DataError,
+    UnknownNameError,
+    UsageError,
+)
+from armchair.core.files import make_folder, output_error, sha256, write_json
+from armchair.core.images import to_tensor
+from armchair.core.provenance import commit, hardware, today, version
+from armchair.core.random import fold
+from armchair.data.sources import DataConfig, open_data
+from armchair.data.transforms import center_crop
+from armchair.data.types import CaptionedPictures
+from armchair.pipelines.bundle import Bundle, open_bundle
+from armchair.pipelines.card import model_card
+from armchair.text.tokenizer import Tokenizer, TokenizerConfig
+from armchair.training.checkpoint import load_newest
+from armchair.training.examples import cut_captions
+from armchair.training.loop import Interrupted, TrainingConfig, train
+from armchair.training.objective import Objective
+from armchair.training.observers import Observer
+
+Stage = Literal["tokenizer", "autoencoder", "codes", "transformer", "clip", "bundle"]
+"""The stages of all runs; each run walks some of them."""
+
+_SCENES_LICENCE = "Apache-2.0"
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """What every recipe says."""
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """What the model card says of the model."""
+        ...
+
+    @property
+    def data(self) -> DataConfig:
+        """The pictures."""
+        ...
+
+    @property
+    def tokenizer(self) -> TokenizerConfig:
+        """How captions become tokens."""
+        ...
+
+
+@runtime_checkable
+class Savable(Protocol):
+    """A model that can be written as a bundle."""
+
+    def save(self, folder: Path, *, about: dict[str, Any], card: str) -> Bundle:
+        """Write it; see `write_bundle`."""
+        ...
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
+class Run(ABC, Generic[AnyRecipe]):
+    """A run of a recipe in a folder; a stage is the method of its name, with an underscore.
+
+    Args:
+        recipe: What to train.
+        folder: Where; made if it is not there.
+        device: Where to compute.
+        observe: Gives the observer of a stage, by its name and folder; asked once a stage.
+        message: Told what a person should know and no observer is there to hear.
+        command: What was typed, for the model card.
+
+    Attributes:
+        decided_by: The stages, first to last, each with the fields of the recipe that decide its
+            result.
+
+    Raises:
+        OutputError: The folder cannot be written to.
+    """
+
+    decided_by: ClassVar[Mapping[Stage, tuple[str, ...]]]
+
+    def __init__(
+        self,
+        recipe: AnyRecipe,
+        folder: Path,
+        *,
+        device: torch.device,
+        observe: Callable[[Stage, Path], Observer],
+        message: Callable[[str], None],
+        command: str,
+    ) -> None:
+        self.recipe = recipe
+        self._data: tuple[CaptionedPictures, CaptionedPictures] | None = None
+        self.folder = make_folder(folder)
+        self.device = device
+        self.observe = observe
+        self.message = message
+        self.command = command
+
+    @property
+    @abstractmethod
+    def image_size(self) -> int:
+        """Side of the pictures in pixels."""
+
+    def run(self, stage: Stage | None = None) -> Path:
+        """Walk the stages that are not done; or do one, whose predecessors must be done.
+
+        Returns:
+            The folder or file of the last stage.
+
+        Raises:
+            CheckpointError: A stage began under other settings, or with another autoencoder.
+            UsageError: An earlier stage is not done, the run has no such stage, or another process
+                runs in this folder.
+            Interrupted: Ctrl-C; what was done is saved.
+        """
+        if stage is not None and stage not in self.decided_by:
+            raise UnknownNameError("stage", stage, self.decided_by)
+        result = self.folder
+        with _locked(self.folder):
+            for name in self.decided_by if stage is None else (stage,):
+                self._begin(name)
+                try:
+                    result = getattr(self, f"_{name}")()
+                except KeyboardInterrupt as stop:
+                    raise Interrupted(
+                        f"stopped in the stage {name}",
+                        hint="run the same command again to go on from there",
+                    ) from stop
+        return result
+
+    # Data
+
+    def open_data(
+        self, on_progress: Callable[[int, int], None] | None = None
+    ) -> tuple[CaptionedPictures, CaptionedPictures]:
+        """Training and validation pictures; a folder's are checked once, with (done, total)."""
+        if self._data is None:
+            self._data = open_data(
+                self.recipe.data,
+                image_size=self.image_size,
+                rejected=self.folder / "rejected.jsonl",
+                on_progress=on_progress,
+            )
+        return self._data
+
+    @property
+    def pictures(self) -> CaptionedPictures:
+        """The training pictures."""
+        return self.open_data()[0]
+
+    @cached_property
+    def validation_images(self) -> Float[Tensor, "N 3 H W"]:
+        """Pictures in [-1, 1] that are never trained on."""
+        pictures = self.open_data()[1]
+        count = min(len(pictures), self.recipe.data.num_validation)
+        if not count:
+            raise DataError("no pictures are left for validation", hint="add more pictures")
+        size = self.image_size
+        return to_tensor(np.stack([center_crop(pictures.pixels(i), size) for i in range(count)]))
+
+    @cached_property
+    def validation_text(self) -> Int64[Tensor, "N T"]:
+        """The first caption of each, in tokens."""
+        pictures, count = self.open_data()[1], len(self.validation_images)
+        captions = [pictures.captions(index)[0] for index in range(count)]
+        return torch.from_numpy(self.text_tokenizer.encode_batch(captions, truncate=True))
+
+    # The first stage and the last
+
+    def _tokenizer(self) -> Path:
+        path = self.folder / "tokenizer.json"
+        if not path.exists():
+            tokenizer = Tokenizer.train(self._captions(), self.recipe.tokenizer)
+            if warning := cut_captions(self._captions(), tokenizer):
+                self.message(f"tokenizer: {warning}")
+            tokenizer.save(path)
+        return path
+
+    def _captions(self) -> Iterator[str]:
+        return (c for index in range(len(self.pictures)) for c in self.pictures.captions(index))
+
+    @cached_property
+    def text_tokenizer(self) -> Tokenizer:
+        """The trained tokenizer."""
+        return Tokenizer.load(self._done(self.folder / "tokenizer.json", "tokenizer"))
+
+    @abstractmethod
+    def _bundle(self) -> Path:
+        """Write what was trained as a bundle."""
+
+    def _write_bundle(
+        self, model: Savable, *, made_from: dict[str, str], trained: dict[str, Any], **about: Any
+    ) -> Path:
+        """Write the run's bundle, unless a whole one made from the same files stands there.
+
+        Args:
+            model: What to write.
+            made_from: The checksums of the checkpoints in it, by stage.
+            trained: What the last of them says about itself.
+            **about: Further entries of the bundle's "about".
+        """
+        folder, recipe = self.folder / "bundle", self.recipe
+        made_from = {"tokenizer": sha256(self.folder / "tokenizer.json"), **made_from}
+        if _is_bundle_of(folder, made_from):
+            return folder
+        # The program that trained may be older than the one that bundles.
+        made_by = {name: trained[name] for name in ("version", "commit")}
+        about = {
+            "recipe": {**self._identity(), **made_by},
+            "description": recipe.description,
+            "command": self.command,
+            "pictures": len(self.pictures),
+            "made_from": made_from,
+            **({"licence": _SCENES_LICENCE} if recipe.data.source == "scenes" else {}),
+            **about,
+            "hardware": hardware(self.device),
+            "date": today(),
+        }
+        model.save(folder, about=about, card=model_card(recipe.name, about, None))
+        return folder
+
+    # Training
+
+    def _train(
+        self,
+        stage: Stage,
+        objective: Objective[Any],
+        examples: Any,
+        config: TrainingConfig,
+        **about: str,
+    ) -> Path:
+        folder = self.folder / stage
+        train(
+            objective,
+            examples,
+            config,
+            folder / "checkpoints",
+            identity={**self._identity(), "config": self._settings(stage), **about},
+            observer=self.observe(stage, folder),
+        )
+        return folder
+
+    def _trained(
+        self, stage: Stage, model: Any, config: TrainingConfig
+    ) -> tuple[Any, dict[str, Any]]:
+        """A model with the averaged parameters of a finished stage, and its checkpoint's about."""
+        checkpoint = load_newest(self.folder / stage / "checkpoints", self.message)
+        if checkpoint is None or checkpoint.about["images_seen"] < config.num_images:
+            raise self._not_done(stage)
+        state = {
+            name.removeprefix("average/"): tensor
+            for name, tensor in checkpoint.tensors.items()
+            if name.startswith("average/")
+        }
+        model.load_state_dict(state)
+        return model.to(self.device).eval().requires_grad_(False), checkpoint.about
+
+    def _done(self, path: Path, stage: Stage) -> Path:
+        if not path.exists():
+            raise self._not_done(stage)
+        return path
+
+    def _not_done(self, stage: Stage) -> UsageError:
+        return UsageError(
+            f"the stage {stage} of {self.folder} is not done", hint=f"run --stage {stage} first"
+        )
+
+    # What decides a run
+
+    def _identity(self) -> dict[str, Any]:
+        return {"config": to_dict(self.recipe), "version": version(), "commit": commit()}
+
+    def _begin(self, stage: Stage) -> None:
+        """Record what decides a stage, or check that it and those before it began the same way."""
+        path = self.folder / "recipe.json"
+        begun = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        stages = list(self.decided_by)
+        for name in stages[: stages.index(stage) + 1]:
+            difference = first_difference(begun.get(name), self._settings(name))
+            if name in begun and difference:
+                field, before, now = difference
+                raise CheckpointError(
+                    f"the stage {name} of {self.folder} began under other settings: {field}",
+                    got=now,
+                    expected=repr(before),
+                    hint="choose another --out, or give the same options as before",
+                )
+        write_json(path, {**begun, stage: self._settings(stage)})
+
+    def _settings(self, stage: Stage) -> dict[str, Any]:
+        """The fields of the recipe that decide a stage's result."""
+        config = to_dict(self.recipe)
+        return {name: config[name] for name in self.decided_by[stage]}
+
+
+def seeded(seed: int, build: Callable[[], nn.Module]) -> Any:
+    """Build a model whose initial parameters are a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(fold("initial parameters", seed))
+        return build()
+
+
+def with_training(recipe: AnyRecipe, **changes: Any) -> AnyRecipe:
+    """The same recipe with fields of each stage's `TrainingConfig` replaced, such as the seed."""
+    whole: Any = recipe
+    stages = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(whole)}
+    changed = {
+        name: dataclasses.replace(stage, **changes)
+        for name, stage in stages.items()
+        if isinstance(stage, TrainingConfig)
+    }
+    return dataclasses.replace(whole, **changed)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder; a process that ends, however it does, lets go."""
+    path = folder / ".lock"
+    try:
+        file = path.open("a")
+    except OSError as error:
+        raise output_error(path, error) from error
+    with file:
+        try:  # unlike flock's, this lock is not handed down to the processes that load data
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another process is at work in {folder}",
+                hint="wait for its end, or choose another --out",
+            ) from error
+        except OSError as error:
+            raise output_error(path, error) from error
+        yield
+
+
+def _is_bundle_of(folder: Path, made_from: dict[str, str]) -> bool:
+    """Whether a folder holds a whole bundle of these files."""
+    try:
+        return open_bundle(folder).manifest["about"].get("made_from") == made_from
+    except BundleError:
+        return False
