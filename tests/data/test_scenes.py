@@ -26,8 +26,11 @@ from armchair.data.scenes import (
     Scene,
     Scenes,
     ScenesConfig,
+    Stated,
     captions,
     describe,
+    distinct_prompts,
+    double_scene,
     draw,
     prompts,
     scene,
@@ -419,3 +422,27 @@ def test_an_index_out_of_range_is_refused(index):
 def test_a_bad_config_is_refused_by_name(field, value):
     with pytest.raises(ConfigError, match=field):
         ScenesConfig(**{"num_pictures": 10, field: value})
+
+
+def test_distinct_prompts_are_each_true_of_their_own_scene_alone() -> None:
+    chosen = distinct_prompts(100, 0)
+    assert chosen[:10] == distinct_prompts(10, 0)
+    assert chosen != distinct_prompts(100, 1)
+    for one in chosen:
+        assert [other for other in chosen if one.stated.is_true_of(other.scene)] == [one]
+    assert any(prompt.stated.relation for prompt in chosen)
+    assert any(prompt.stated.background is None for prompt in chosen)
+
+
+def test_two_objects_are_as_stated_from_either_side() -> None:
+    pairs = (("mug", "lemon"), ("clock", "kiwi"))
+    shown = double_scene(pairs, "left of", "pink", [0.5] * 4)
+    assert Stated(pairs, None, None, "left of").is_true_of(shown)
+    assert Stated(pairs[::-1], "pink", None, "right of").is_true_of(shown)
+    for stated in (
+        Stated(pairs, None, None, "right of"),
+        Stated(pairs[::-1], None, None, "left of"),
+        Stated(pairs, "blue", None, "left of"),
+        Stated(pairs[:1]),
+    ):
+        assert not stated.is_true_of(shown)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from armchair.cli.options import read_options
+from armchair.core.errors import UsageError
+
+_SAMPLING = ("temperature", "top_k", "top_p", "guidance_scale")
 
 
 @dataclass(kw_only=True)
 class EvaluateOptions:
-    """Measure a model of scenes: reconstructions, codebook, likelihood, and what it draws."""
+    """Measure a model of scenes: what it draws and how well it knows its data, or what it finds."""
 
     model: Annotated[str, tyro.conf.Positional] = "dalle1-scenes"
     """A shipped model, a bundle's folder, or a Hugging Face repository."""
@@ -38,6 +41,10 @@ class EvaluateOptions:
     """Draw each code among the likeliest that together have this probability."""
     guidance_scale: float | None = None
     """Above 1, the prompt counts for more."""
+    candidates: int | None = None
+    """Draw so many pictures of each prompt too, and judge the best-ranked of 1, 2, 4, … of them."""
+    clip: str = "clip-scenes"
+    """The CLIP that ranks candidates."""
     record: bool = False
     """Put the scores into the bundle and its model card, and make these settings its own."""
     device: str = "auto"
@@ -50,23 +57,11 @@ def run(words: Sequence[str]) -> None:
 
     import json
 
-    from armchair.cli.progress import progress_bar
-    from armchair.core.config import to_dict
-    from armchair.core.device import resolve_device
     from armchair.core.files import finite_or_null, make_folder, write_text
-    from armchair.core.images import contact_sheet, save_png
-    from armchair.evaluation.report import EvaluationConfig, evaluate
+    from armchair.evaluation.candidates import plot_candidates
     from armchair.pipelines.bundle import EVALUATION, add_to_bundle, find_bundle, open_bundle
     from armchair.pipelines.card import with_scores
-    from armchair.pipelines.dalle1 import DALLE1
 
-    config = EvaluationConfig(
-        num_prompts=options.prompts,
-        num_pictures=options.scenes,
-        num_reconstructions=max(1, options.scenes // 4),
-        seed=options.seed,
-        truncate=options.truncate,
-    )
     bundle = open_bundle(find_bundle(options.model))
     card = bundle.card if options.record else ""  # read now, as it may be damaged
     written_to = (
@@ -77,21 +72,50 @@ def run(words: Sequence[str]) -> None:
     for folder in written_to:
         if folder is not None:
             make_folder(folder)
-    model = DALLE1.load(bundle, resolve_device(options.device))
-    model.sampling = model.settings(
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        guidance_scale=options.guidance_scale,
+    measure = _measure_clip if bundle.kind == "clip" else _measure_dalle1
+    scores, changes = measure(options, bundle)
+    text = json.dumps(finite_or_null(scores), indent=2)
+    print(text)
+    if options.json is not None:
+        write_text(options.json, text + "\n")
+    if options.record:
+        built_from = {**bundle.manifest["config"], **changes}
+        files = {EVALUATION: text + "\n"}
+        add_to_bundle(bundle, files, card=with_scores(card, scores), config=built_from)
+    if options.pictures is not None and "candidates" in scores:
+        plot_candidates(scores["candidates"], options.pictures / "candidates.png")
+
+
+def _measure_dalle1(options: EvaluateOptions, bundle: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores, and what changes in the bundle's config; sheets are written on the way."""
+    from armchair.cli.progress import progress_bar
+    from armchair.core.config import to_dict
+    from armchair.core.device import resolve_device
+    from armchair.core.images import contact_sheet, save_png
+    from armchair.evaluation.candidates import candidates_curve
+    from armchair.evaluation.report import EvaluationConfig, evaluate
+    from armchair.pipelines import load
+    from armchair.pipelines.dalle1 import DALLE1
+    from armchair.pipelines.rerank import check_candidates
+
+    config = EvaluationConfig(
+        num_prompts=options.prompts,
+        num_pictures=options.scenes,
+        num_reconstructions=max(1, options.scenes // 4),
+        seed=options.seed,
+        truncate=options.truncate,
     )
+    model = DALLE1.load(bundle, resolve_device(options.device))
+    model.sampling = model.settings(**{name: getattr(options, name) for name in _SAMPLING})
+    clip, candidates = None, options.candidates
+    if candidates is not None:
+        check_candidates(candidates, 1)
+        clip = load(options.clip, device=options.device, kinds=("clip",))
     with progress_bar("measuring", "pictures") as advance:
         evaluation = evaluate(
             model, config, on_progress=lambda what, done, total: advance(done, total)
         )
-    text = json.dumps(finite_or_null(evaluation.scores), indent=2)
-    print(text)
-    if options.json is not None:
-        write_text(options.json, text + "\n")
+    scores = evaluation.scores
     if options.pictures is not None:
         for kind, drawn in evaluation.drawn.items():
             for verdict, name in ((True, "right"), (False, "wrong")):
@@ -99,11 +123,29 @@ def run(words: Sequence[str]) -> None:
                 if chosen:
                     sheet = contact_sheet(chosen, columns=12)
                     save_png(sheet, options.pictures / f"{kind}-{name}.png", {})
-    if options.record:
-        built_from = {**bundle.manifest["config"], "sampling": to_dict(model.sampling)}
-        add_to_bundle(
-            bundle,
-            {EVALUATION: text + "\n"},
-            card=with_scores(card, evaluation.scores),
-            config=built_from,
-        )
+    if clip is not None and candidates is not None:
+        with progress_bar("candidates", "prompts") as advance:
+            scores["candidates"] = candidates_curve(
+                model,
+                clip,
+                num_prompts=options.prompts,
+                candidates=candidates,
+                seed=options.seed,
+                truncate=options.truncate,
+                on_progress=advance,
+            )
+    return scores, {"sampling": to_dict(model.sampling)}
+
+
+def _measure_clip(options: EvaluateOptions, bundle: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    from armchair.core.device import resolve_device
+    from armchair.evaluation.clip_report import evaluate_clip
+    from armchair.pipelines.clip import CLIP
+
+    for name in (*_SAMPLING, "candidates", "pictures"):
+        if getattr(options, name) is not None:
+            hint = "leave it out"
+            expected = f"nothing, as {bundle.name} is a CLIP and draws no pictures"
+            raise UsageError(name, got=getattr(options, name), expected=expected, hint=hint)
+    clip = CLIP.load(bundle, resolve_device(options.device))
+    return evaluate_clip(clip, seed=options.seed, truncate=options.truncate), {}

@@ -31,6 +31,10 @@ class GenerateOptions:
     """A shipped model, a bundle's folder, or a Hugging Face repository."""
     count: int = 1
     """Pictures of each prompt."""
+    candidates: int | None = None
+    """Draw so many pictures of each prompt, and keep the --count that CLIP ranks best."""
+    clip: str = "clip-scenes"
+    """The CLIP that ranks candidates."""
     seed: int = 0
     """The same seed draws the same pictures, whatever else is drawn beside them."""
     temperature: float | None = None
@@ -57,16 +61,21 @@ def run(words: Sequence[str]) -> None:
     from armchair.cli.progress import console, progress_bar
     from armchair.core.files import make_folder
     from armchair.core.images import contact_sheet, save_png
-    from armchair.pipelines import load
+    from armchair.pipelines import DRAWING, load
+    from armchair.pipelines.rerank import check_candidates, keep_best
 
+    candidates, source = options.candidates, {"model": options.model}
+    if candidates is not None:
+        check_candidates(candidates, options.count)
+        source |= {"candidates": str(candidates), "clip": options.clip}
     folder = make_folder(options.out)
-    model = load(options.model, device=options.device)
-    source, saved, shown = {"model": options.model}, list[Path](), []
+    model = load(options.model, device=options.device, kinds=DRAWING)
+    saved, shown = list[Path](), []
     try:
         with progress_bar("drawing", "tokens") as advance:
             pictures = model.stream(
                 prompts,
-                count=options.count,
+                count=options.count if candidates is None else candidates,
                 seed=options.seed,
                 temperature=options.temperature,
                 top_k=options.top_k,
@@ -75,6 +84,15 @@ def run(words: Sequence[str]) -> None:
                 truncate=options.truncate,
                 on_progress=advance,
             )
+            if candidates is not None:
+                pictures = keep_best(
+                    pictures,
+                    prompts,
+                    load(options.clip, device=options.device, kinds=("clip",)),
+                    candidates=candidates,
+                    count=options.count,
+                    truncate=options.truncate,
+                )
             for number, picture in enumerate(pictures):
                 path = folder / _file_name(prompts, number, options)
                 save_png(picture, path, source)

@@ -12,6 +12,7 @@ from armchair.core.errors import ArmchairError, UnknownNameError
 
 VERBS = {
     "generate": "draw pictures from prompts",
+    "rank": "say which pictures fit a text best",
     "train": "train a recipe on scenes or on your own pictures",
     "evaluate": "measure a model on fresh scenes and prompts",
     "models": "list the models that are there",

@@ -51,6 +51,16 @@ def today() -> str:
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
+def provenance(device: torch.device) -> dict[str, str | None]:
+    """The commit, version, hardware and date that measured scores are of."""
+    return {
+        "commit": commit(),
+        "version": version(),
+        "hardware": hardware(device),
+        "date": today(),
+    }
+
+
 def _git(root: Path, *words: str) -> str:
     return subprocess.run(
         ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10

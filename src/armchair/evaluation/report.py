@@ -26,9 +26,10 @@ from torch import Tensor
 
 from armchair.core.errors import ConfigError
 from armchair.core.images import to_pixels, to_tensor
-from armchair.core.provenance import commit, hardware, today, version
+from armchair.core.provenance import provenance
 from armchair.core.random import torch_generator
 from armchair.data.scenes import (
+    FRESH_WORLD,
     PROMPT_KINDS,
     Prompt,
     Scenes,
@@ -114,14 +115,9 @@ def evaluate(
     scores, drawn = _judge_pictures(model, config, reader, on_progress), {}
     for kind in PROMPT_KINDS:
         drawn[kind] = _judge_prompts(model, config, reader, kind, on_progress)
-        scores[kind] = _shares([verdicts for _, _, verdicts in drawn[kind]])
+        scores[kind] = shares([verdicts for _, _, verdicts in drawn[kind]])
     scores["settings"] = {"sampling": asdict(model.sampling), **asdict(config)}
-    scores |= {
-        "commit": commit(),
-        "version": version(),
-        "hardware": hardware(model.device),
-        "date": today(),
-    }
+    scores |= provenance(model.device)
     return Evaluation(scores, drawn)
 
 
@@ -137,7 +133,7 @@ def _judge_pictures(
         ScenesConfig(
             num_pictures=config.num_pictures,
             size=model.autoencoder.config.image_size,
-            seed=1_000_003 + config.seed,
+            seed=FRESH_WORLD + config.seed,
             split="validation",
         )
     )
@@ -227,10 +223,10 @@ def _judge_prompts(
     ]
 
 
-def _shares(verdicts: list[dict[str, bool | None]]) -> dict[str, Any]:
+def shares(verdicts: list[dict[str, bool | None]]) -> dict[str, Any]:
     """Share of pictures that are right, by attribute, among the prompts that state it."""
-    shares: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name in ("all", *ATTRIBUTES):
         stated = [v[name] for v in verdicts if v[name] is not None]
-        shares[name] = sum(map(bool, stated)) / len(stated) if stated else None
-    return {**shares, "prompts": len(verdicts)}
+        found[name] = sum(map(bool, stated)) / len(stated) if stated else None
+    return {**found, "prompts": len(verdicts)}

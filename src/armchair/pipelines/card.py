@@ -97,6 +97,8 @@ def _at(data: Any, *keys: str) -> Any:
 
 
 def _scores(evaluation: dict[str, Any]) -> list[str]:
+    if "retrieval" in evaluation:
+        return _clip_scores(evaluation)
     reconstruction, codebook = evaluation["reconstruction"], evaluation["codebook"]
     bits, settings = evaluation["bits"], evaluation["settings"]
     rows = [
@@ -122,10 +124,35 @@ def _scores(evaluation: dict[str, Any]) -> list[str]:
             if part.get(name) is not None
         )
         rows.append(f"| all attributes right, {title} | **{part['all']:.1%}** ({detail}) |")
+    if curve := evaluation.get("candidates"):
+        for key in ("seen", "held_out"):
+            best = f"best of {curve['counts'][-1]} by CLIP, {titles[key]}"
+            rows.append(f"| all attributes right, {best} | {curve[key][-1]['all']:.1%} |")
     shown = ", ".join(f"{key} {value}" for key, value in settings["sampling"].items())
     return [
         *rows,
         "",
         f"Measured on fresh scenes and prompts, one sample each ({shown}; seed "
         f"{settings['seed']}), by `armchair evaluate`.",
+    ]
+
+
+def _clip_scores(evaluation: dict[str, Any]) -> list[str]:
+    retrieval, zero_shot = evaluation["retrieval"], evaluation["zero_shot"]
+    rows = {
+        "picture to caption, recall at 1 / 5": ("caption_recall_1", "caption_recall_5"),
+        "caption to picture, recall at 1 / 5": ("picture_recall_1", "picture_recall_5"),
+    }
+    classes = " / ".join(f"{zero_shot[name]:.1%}" for name in ("object", "material", "background"))
+    return [
+        "| what | score |",
+        "|---|---|",
+        *(
+            f"| {what} | {' / '.join(f'{retrieval[name]:.1%}' for name in names)} |"
+            for what, names in rows.items()
+        ),
+        f"| object / material / background, zero-shot | {classes} |",
+        "",
+        f"Measured on {retrieval['pictures']} fresh scenes, each of which has a caption that is "
+        f"true of no other (seed {evaluation['settings']['seed']}), by `armchair evaluate`.",
     ]

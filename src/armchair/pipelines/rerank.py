@@ -14,6 +14,20 @@ from armchair.core.errors import UsageError
 from armchair.pipelines.clip import CLIP
 
 
+def check_candidates(candidates: int, count: int) -> None:
+    """Refuse to keep more pictures than are drawn, or none.
+
+    Raises:
+        UsageError: `count` is not from 1 to `candidates`.
+    """
+    if count < 1:
+        hint = "it is the number of pictures of each prompt"
+        raise UsageError("count", got=count, expected="at least 1", hint=hint)
+    if candidates < count:
+        hint = "so many are drawn of each prompt, and the best of them kept"
+        raise UsageError("candidates", got=candidates, expected=f"at least {count}", hint=hint)
+
+
 def keep_best(
     pictures: Iterable[Image.Image],
     prompts: Sequence[str],
@@ -42,13 +56,7 @@ def keep_best(
     Raises:
         UsageError: There are fewer candidates than pictures to keep, or CLIP cannot read a prompt.
     """
-    if not 1 <= count <= candidates:
-        raise UsageError(
-            "candidates",
-            got=candidates,
-            expected=f"at least count = {count}",
-            hint="candidates are drawn, and count of them are kept",
-        )
+    check_candidates(candidates, count)
     texts = clip.encode_texts(prompts, truncate=truncate)
     source = iter(pictures)
 

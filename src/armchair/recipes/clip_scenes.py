@@ -27,7 +27,7 @@ def clip_scenes() -> CLIPRecipe:
         name="clip-scenes",
         description="CLIP on scenes, a procedural world of objects made of foods.",
         data=DataConfig(source="scenes", num_pictures=200_000, num_validation=512),
-        tokenizer=TokenizerConfig(vocab_size=512, context_length=40, dropout=0.1),
+        tokenizer=TokenizerConfig(vocab_size=512, context_length=40, dropout=0.0),
         clip=CLIPConfig(
             image_size=128,
             patch_size=16,
@@ -75,7 +75,7 @@ def clip_scenes_tiny() -> CLIPRecipe:
         name="clip-scenes-tiny",
         description="A toy: every stage of a CLIP in a minute.",
         data=DataConfig(source="scenes", num_pictures=2000, num_validation=64),
-        tokenizer=TokenizerConfig(vocab_size=320, context_length=48, dropout=0.1),
+        tokenizer=TokenizerConfig(vocab_size=320, context_length=48, dropout=0.0),
         clip=dataclasses.replace(
             recipe.clip, image_size=32, patch_size=8, image_dim=64, image_layers=2, image_heads=2,
             text_vocab_size=320, text_length=48, text_dim=64, text_layers=2, text_heads=2,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from armchair.core.errors import UsageError
-from armchair.core.files import atomic_path
+from armchair.core.figures import new_figure, save_figure
 from armchair.training.observers import read_metrics
 
 _COLUMNS = 3
@@ -19,17 +19,13 @@ def plot_metrics(metrics: Path, picture: Path, *, title: str) -> None:
     Raises:
         UsageError: matplotlib is missing, or there is nothing to draw yet.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        hint = "pip install 'armchair[plots]'"
-        raise UsageError("matplotlib is not installed", hint=hint) from error
+    figure = new_figure(4.5 * _COLUMNS, 3.0)
     rows = read_metrics(metrics)
     names = sorted({name for row in rows for name in row} - {"kind", "images_seen"})
     if not names:
         raise UsageError(f"{metrics} holds no numbers yet", hint="let the run go on a little")
     height = -(-len(names) // _COLUMNS)
-    figure = Figure(figsize=(4.5 * _COLUMNS, 3 * height), layout="constrained")
+    figure.set_figheight(3 * height)
     figure.suptitle(title)
     for place, name in enumerate(names, start=1):
         axes = figure.add_subplot(height, _COLUMNS, place)
@@ -47,5 +43,4 @@ def plot_metrics(metrics: Path, picture: Path, *, title: str) -> None:
         if axes.lines:
             axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
-    with atomic_path(picture) as path:
-        figure.savefig(path, format="png", dpi=110)
+    save_figure(figure, picture)

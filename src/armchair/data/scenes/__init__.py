@@ -9,7 +9,7 @@ from armchair.data.scenes.dataset import Scenes, ScenesConfig
 from armchair.data.scenes.drawing import draw
 from armchair.data.scenes.materials import MATERIALS
 from armchair.data.scenes.objects import OBJECTS
-from armchair.data.scenes.prompt_sets import PROMPT_KINDS, prompts
+from armchair.data.scenes.prompt_sets import FRESH_WORLD, PROMPT_KINDS, distinct_prompts, prompts
 from armchair.data.scenes.wording import Prompt, Stated, captions, describe
 from armchair.data.scenes.world import (
     HELD_OUT_PAIRS,
@@ -27,6 +27,7 @@ from armchair.data.scenes.world import (
 
 __all__ = [
     "BACKGROUNDS",
+    "FRESH_WORLD",
     "HELD_OUT_PAIRS",
     "MATERIALS",
     "OBJECTS",
@@ -44,6 +45,7 @@ __all__ = [
     "Stated",
     "captions",
     "describe",
+    "distinct_prompts",
     "double_scene",
     "draw",
     "prompts",

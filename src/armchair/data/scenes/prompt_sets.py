@@ -13,10 +13,13 @@ from armchair.data.scenes.world import (
     SIZES,
     double_scene,
     pick,
+    scene,
     single_scene,
 )
 
 PROMPT_KINDS = ("seen", "held_out", "relations")
+FRESH_WORLD = 1_000_003
+"""The first world that is only measured on; training has small seeds."""
 
 
 def prompts(kind: str, count: int, seed: int) -> list[Prompt]:
@@ -45,8 +48,29 @@ def prompts(kind: str, count: int, seed: int) -> list[Prompt]:
         if kind == "relations":
             second = pick([other for other in pairs if other[0] != pair[0]], choices[1])
             relation = RELATIONS[index % len(RELATIONS)]
-            scene = double_scene((pair, second), relation, background, choices[2:6])
+            shown = double_scene((pair, second), relation, background, choices[2:6])
         else:
-            scene = single_scene(pair, pick(SIZES, choices[1]), background, choices[2:5])
-        result.append(describe(scene, generator))
+            shown = single_scene(pair, pick(SIZES, choices[1]), background, choices[2:5])
+        result.append(describe(shown, generator))
     return result
+
+
+def distinct_prompts(count: int, seed: int) -> list[Prompt]:
+    """Texts about scenes that no training saw, each true of its own scene and of no other's.
+
+    Args:
+        count: How many.
+        seed: Which ones.
+    """
+    chosen: list[Prompt] = []
+    index = 0
+    while len(chosen) < count:
+        generator = numpy_generator("prompts/distinct", seed, index)
+        other = scene(FRESH_WORLD + seed, index, split="validation")
+        prompt = describe(other, generator)
+        if not any(
+            prompt.stated.is_true_of(kept.scene) or kept.stated.is_true_of(other) for kept in chosen
+        ):
+            chosen.append(prompt)
+        index += 1
+    return chosen

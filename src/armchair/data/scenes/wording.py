@@ -85,6 +85,17 @@ class Stated:
     size: Size | None = None
     relation: Relation | None = None
 
+    def is_true_of(self, scene: Scene) -> bool:
+        """Whether a scene is as stated; two objects may be told from either side."""
+        told = {(scene.pairs, scene.relation)}
+        if scene.relation is not None:
+            told.add((scene.pairs[::-1], OPPOSITE[scene.relation]))
+        return (
+            (self.pairs, self.relation) in told
+            and self.background in (None, scene.background)
+            and self.size in (None, scene.size)
+        )
+
 
 @dataclass(frozen=True)
 class Prompt:

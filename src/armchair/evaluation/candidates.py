@@ -1,0 +1,93 @@
+"""What drawing more pictures and keeping the one that CLIP ranks best is worth.
+
+Source: "Zero-Shot Text-to-Image Generation", arXiv 2102.12092, figure 9c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from armchair.core.figures import new_figure, save_figure
+from armchair.data.scenes import prompts
+from armchair.evaluation.report import shares
+from armchair.evaluation.scene_reader import SceneReader, judge
+from armchair.pipelines.clip import CLIP
+from armchair.pipelines.dalle1 import DALLE1
+from armchair.pipelines.rerank import check_candidates
+
+_KINDS = {"seen": "seen pairs", "held_out": "held-out pairs"}
+
+
+def candidates_curve(
+    model: DALLE1,
+    clip: CLIP,
+    *,
+    num_prompts: int,
+    candidates: int,
+    seed: int = 0,
+    truncate: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Judge the best picture among the first 1, 2, 4, … candidates of each prompt.
+
+    Args:
+        model: What draws; its own sampling settings are used.
+        clip: What ranks.
+        num_prompts: Prompts of each kind.
+        candidates: Pictures of each prompt, at least 1.
+        seed: Which prompts, and which samples.
+        truncate: Cut prompts that are longer than a model's texts.
+        on_progress: Told (prompts done, prompts in all).
+
+    Returns:
+        "counts", the powers of two up to `candidates`; and for "seen" and "held_out" pairs, for
+        each count, the shares of pictures that are right, by attribute.
+
+    Raises:
+        UsageError: A number is below 1, or a prompt is too long and `truncate` is off.
+    """
+    check_candidates(candidates, 1)
+    counts = [2**power for power in range(candidates.bit_length())]
+    curve: dict[str, Any] = {"counts": counts}
+    reader, done = SceneReader(), 0
+    for kind in _KINDS:
+        asked = prompts(kind, num_prompts, seed)
+        texts = [prompt.text for prompt in asked]
+        pictures = model.stream(texts, count=counts[-1], seed=seed, truncate=truncate)
+        verdicts: list[list[dict[str, bool | None]]] = []
+        for prompt in asked:
+            drawn = list(islice(pictures, counts[-1]))
+            scores = clip.scores(drawn, [prompt.text], truncate=truncate)[:, 0].numpy()
+            best = [int(scores[:count].argmax()) for count in counts]
+            read = {i: judge(prompt, reader.read(np.asarray(drawn[i]))) for i in set(best)}
+            verdicts.append([read[index] for index in best])
+            done += 1
+            on_progress(done, len(_KINDS) * num_prompts)
+        curve[kind] = [shares(list(column)) for column in zip(*verdicts, strict=True)]
+    return curve
+
+
+def plot_candidates(curve: dict[str, Any], path: Path) -> None:
+    """Draw the curve: the share of pictures of which all is right against the candidates.
+
+    Raises:
+        UsageError: matplotlib is missing.
+        OutputError: The picture cannot be written.
+    """
+    figure = new_figure(5.0, 3.5)
+    axes = figure.add_subplot()
+    for kind, title in _KINDS.items():
+        axes.plot(curve["counts"], [part["all"] for part in curve[kind]], marker="o", label=title)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(curve["counts"], labels=list(map(str, curve["counts"])))
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("candidates, of which CLIP keeps the best")
+    axes.set_ylabel("all attributes right")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save_figure(figure, path)

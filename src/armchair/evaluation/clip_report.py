@@ -1,0 +1,100 @@
+"""What a CLIP can do, in numbers: `armchair evaluate` of a bundle of that kind.
+
+Everything is measured on fresh scenes that no training saw. The result is one JSON object:
+
+    retrieval     caption_recall_1, caption_recall_5, picture_recall_1, picture_recall_5, pictures
+    zero_shot     object, material, background, pictures
+    settings      seed, truncate
+    commit, version, hardware, date
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from armchair.core.provenance import provenance
+from armchair.data.scenes import (
+    BACKGROUNDS,
+    MATERIALS,
+    OBJECTS,
+    SEEN_PAIRS,
+    distinct_prompts,
+    draw,
+    prompts,
+)
+from armchair.data.scenes.wording import with_article
+from armchair.models.clip import recalls
+from armchair.pipelines.clip import CLIP
+
+NUM_PICTURES = 256
+
+
+def evaluate_clip(clip: CLIP, *, seed: int = 0, truncate: bool = False) -> dict[str, Any]:
+    """Measure a CLIP of scenes.
+
+    Retrieval is among scenes of which each caption is true of its own alone. The classes of
+    zero-shot classification are the objects, materials and backgrounds of pictures of one object.
+
+    Args:
+        clip: The model.
+        seed: Which scenes.
+        truncate: Cut captions that are longer than the model's texts.
+
+    Raises:
+        UsageError: A caption is too long for the model, and `truncate` is off.
+    """
+    size = clip.model.config.image_size
+    asked = distinct_prompts(NUM_PICTURES, seed)
+    pictures = [Image.fromarray(draw(prompt.scene, size)) for prompt in asked]
+    similarity = clip.scores(pictures, [prompt.text for prompt in asked], truncate=truncate)
+    single = [prompt.scene for prompt in prompts("seen", NUM_PICTURES, seed)]
+    return {
+        "retrieval": {**recalls(similarity), "pictures": len(pictures)},
+        "zero_shot": {
+            **_classify(
+                clip,
+                [Image.fromarray(draw(scene, size)) for scene in single],
+                objects=[scene.pairs[0][0] for scene in single],
+                materials=[scene.pairs[0][1] for scene in single],
+                backgrounds=[scene.background for scene in single],
+            ),
+            "pictures": len(single),
+        },
+        "settings": {"seed": seed, "truncate": truncate},
+        **provenance(clip.model.device),
+    }
+
+
+def _classify(
+    clip: CLIP,
+    pictures: Sequence[Image.Image],
+    *,
+    objects: Sequence[str],
+    materials: Sequence[str],
+    backgrounds: Sequence[str],
+) -> dict[str, float]:
+    """The shares of pictures whose object, material and background are told right."""
+
+    def share(truth: Sequence[str], labels: Sequence[str], templates: Sequence[str]) -> float:
+        told = clip.classify(pictures, labels, templates=templates).argmax(dim=1)
+        right = torch.tensor([labels.index(label) for label in truth])
+        return float((told == right).float().mean())
+
+    # Articles go by what follows them, so the materials take theirs along.
+    named = [with_article(material) for material in MATERIALS]
+    things = [f"{with_article(material)} {object_}" for object_, material in SEEN_PAIRS]
+    return {
+        "object": share(objects, OBJECTS, [f"{article} {{}}" for article in named]),
+        "material": share(
+            [with_article(material) for material in materials],
+            named,
+            [f"{{}} {object_}" for object_ in OBJECTS],
+        ),
+        "background": share(
+            backgrounds, BACKGROUNDS, [f"{thing} on a {{}} background" for thing in things[::5]]
+        ),
+    }
