@@ -103,7 +103,15 @@ def test_scripts_and_targets_exist() -> None:
 
 
 def test_options_named_in_the_text_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb, *words in (["train", "scenes"], ["generate"], ["evaluate"], ["info"], ["scenes"]):
+    for verb, *words in (
+        ["train", "scenes"],
+        ["train", "clip-scenes"],
+        ["generate"],
+        ["rank"],
+        ["evaluate"],
+        ["info"],
+        ["scenes"],
+    ):
         with pytest.raises(SystemExit):
             importlib.import_module(f"armchair.cli.{verb}").run([*words, "--help"])
     known = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out)) | {"--debug"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from armchair.core.errors import UnknownNameError
+from armchair.recipes.clip_paper import clip_paper
 from armchair.recipes.clip_scenes import clip_scenes, clip_scenes_tiny
 from armchair.recipes.dalle1_paper import dalle1_paper
 from armchair.recipes.dalle1_scenes import scenes, scenes_tiny, scenes_vqvae
@@ -18,6 +19,7 @@ RECIPES: dict[str, Callable[[], DALLE1Recipe | CLIPRecipe]] = {
     "dalle1-paper": dalle1_paper,
     "clip-scenes": clip_scenes,
     "clip-scenes-tiny": clip_scenes_tiny,
+    "clip-paper": clip_paper,
 }
 
 
