@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ import torch
 from PIL import Image
 
 from armchair.cli.main import main
-from armchair.core.errors import UsageError
+from armchair.core.errors import ConfigError, UsageError
 from armchair.data.scenes import draw, prompts
 from armchair.evaluation.candidates import candidates_curve, plot_candidates
 from armchair.evaluation.clip_report import evaluate_clip
+from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
+from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
 from armchair.pipelines.bundle import CARD, open_bundle
 from armchair.pipelines.clip import CLIP
 from armchair.pipelines.dalle1 import DALLE1
@@ -25,19 +26,21 @@ RIGHT_AT = 5  # which candidate of each prompt is right
 class Draws(DALLE1):
     """Draws blanks, and one picture of each prompt that is right."""
 
-    def stream(self, texts: Any, *, count: int, **_: Any) -> Any:
+    def generate(self, prompts_: Any, *, count: int = 1, **_: Any) -> Any:
         scenes = {p.text: p.scene for kind in ("seen", "held_out") for p in prompts(kind, 3, 0)}
-        for text, k in itertools.product(texts, range(count)):
-            blank = np.full((128, 128, 3), 250, np.uint8)
-            yield Image.fromarray(draw(scenes[text], 128) if k == RIGHT_AT else blank)
+        blank = np.full((128, 128, 3), 250, np.uint8)
+        right = draw(scenes[prompts_], 128)
+        return [Image.fromarray(right if k == RIGHT_AT else blank) for k in range(count)]
 
 
 class Likes(CLIP):
     """Likes pictures with something in them."""
 
-    def scores(self, pictures: Any, texts: Any, *, truncate: bool = False) -> torch.Tensor:
-        spread = [float(np.asarray(picture).std()) for picture in pictures]
-        return torch.tensor([[value] for value in spread])
+    def encode_texts(self, texts: Any, *, truncate: bool = False) -> torch.Tensor:
+        return torch.ones(len(texts), 1)
+
+    def encode_pictures(self, pictures: Any) -> torch.Tensor:
+        return torch.tensor([[float(np.asarray(picture).std())] for picture in pictures])
 
 
 @pytest.fixture
@@ -128,3 +131,16 @@ def test_a_clip_has_nothing_to_draw(
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", str(clip_bundle), *words, "--device", "cpu"]) == 2
     assert "is a CLIP and draws no pictures" in capsys.readouterr().err
+
+
+def test_pictures_that_are_too_small_are_refused_before_any_is_drawn(likes: Likes) -> None:
+    chosen = DiscreteVAEConfig(
+        image_size=32, codebook_size=16, codebook_dim=8, width=8, num_groups=3, patch_size=2
+    )
+    shape = TextToImageConfig(
+        text_vocab_size=300, text_length=96, image_vocab_size=16, grid_size=4,
+        dim=32, num_layers=1, num_heads=2,
+    )  # fmt: skip
+    small = DALLE1(likes.tokenizer, DiscreteVAE(chosen), TextToImageTransformer(shape))
+    with pytest.raises(ConfigError, match="the model's pictures: got '32 pixels'"):
+        candidates_curve(small, likes, num_prompts=1, candidates=1)

@@ -96,7 +96,6 @@ def _measure_dalle1(options: EvaluateOptions, bundle: Any) -> tuple[dict[str, An
     from armchair.evaluation.report import EvaluationConfig, evaluate
     from armchair.pipelines import load
     from armchair.pipelines.dalle1 import DALLE1
-    from armchair.pipelines.rerank import check_candidates
 
     config = EvaluationConfig(
         num_prompts=options.prompts,
@@ -107,15 +106,23 @@ def _measure_dalle1(options: EvaluateOptions, bundle: Any) -> tuple[dict[str, An
     )
     model = DALLE1.load(bundle, resolve_device(options.device))
     model.sampling = model.settings(**{name: getattr(options, name) for name in _SAMPLING})
-    clip, candidates = None, options.candidates
-    if candidates is not None:
-        check_candidates(candidates, 1)
+    curve: dict[str, Any] = {}
+    if options.candidates is not None:
         clip = load(options.clip, device=options.device, kinds=("clip",))
+        with progress_bar("candidates", "prompts") as advance:
+            curve["candidates"] = candidates_curve(
+                model,
+                clip,
+                num_prompts=options.prompts,
+                candidates=options.candidates,
+                seed=options.seed,
+                truncate=options.truncate,
+                on_progress=advance,
+            )
     with progress_bar("measuring", "pictures") as advance:
         evaluation = evaluate(
             model, config, on_progress=lambda what, done, total: advance(done, total)
         )
-    scores = evaluation.scores
     if options.pictures is not None:
         for kind, drawn in evaluation.drawn.items():
             for verdict, name in ((True, "right"), (False, "wrong")):
@@ -123,18 +130,7 @@ def _measure_dalle1(options: EvaluateOptions, bundle: Any) -> tuple[dict[str, An
                 if chosen:
                     sheet = contact_sheet(chosen, columns=12)
                     save_png(sheet, options.pictures / f"{kind}-{name}.png", {})
-    if clip is not None and candidates is not None:
-        with progress_bar("candidates", "prompts") as advance:
-            scores["candidates"] = candidates_curve(
-                model,
-                clip,
-                num_prompts=options.prompts,
-                candidates=candidates,
-                seed=options.seed,
-                truncate=options.truncate,
-                on_progress=advance,
-            )
-    return scores, {"sampling": to_dict(model.sampling)}
+    return {**evaluation.scores, **curve}, {"sampling": to_dict(model.sampling)}
 
 
 def _measure_clip(options: EvaluateOptions, bundle: Any) -> tuple[dict[str, Any], dict[str, Any]]:

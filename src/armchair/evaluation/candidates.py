@@ -6,7 +6,6 @@ Source: "Zero-Shot Text-to-Image Generation", arXiv 2102.12092, figure 9c.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from armchair.core.figures import new_figure, save_figure
 from armchair.data.scenes import prompts
-from armchair.evaluation.report import shares
+from armchair.evaluation.report import check_readable, shares
 from armchair.evaluation.scene_reader import SceneReader, judge
 from armchair.pipelines.clip import CLIP
 from armchair.pipelines.dalle1 import DALLE1
@@ -49,20 +48,24 @@ def candidates_curve(
         each count, the shares of pictures that are right, by attribute.
 
     Raises:
+        ConfigError: The model's pictures are too small to be read.
         UsageError: A number is below 1, or a prompt is too long and `truncate` is off.
     """
+    check_readable(model)
     check_candidates(candidates, 1)
     counts = [2**power for power in range(candidates.bit_length())]
     curve: dict[str, Any] = {"counts": counts}
     reader, done = SceneReader(), 0
-    for kind in _KINDS:
-        asked = prompts(kind, num_prompts, seed)
-        texts = [prompt.text for prompt in asked]
-        pictures = model.stream(texts, count=counts[-1], seed=seed, truncate=truncate)
+    asked = {kind: prompts(kind, num_prompts, seed) for kind in _KINDS}
+    texts = {  # all of them now, as one may be refused
+        kind: clip.encode_texts([prompt.text for prompt in of_kind], truncate=truncate)
+        for kind, of_kind in asked.items()
+    }
+    for kind, of_kind in asked.items():
         verdicts: list[list[dict[str, bool | None]]] = []
-        for prompt in asked:
-            drawn = list(islice(pictures, counts[-1]))
-            scores = clip.scores(drawn, [prompt.text], truncate=truncate)[:, 0].numpy()
+        for prompt, text in zip(of_kind, texts[kind], strict=True):
+            drawn = model.generate(prompt.text, count=counts[-1], seed=seed, truncate=truncate)
+            scores = (clip.encode_pictures(drawn) @ text).cpu()
             best = [int(scores[:count].argmax()) for count in counts]
             read = {i: judge(prompt, reader.read(np.asarray(drawn[i]))) for i in set(best)}
             verdicts.append([read[index] for index in best])

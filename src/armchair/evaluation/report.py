@@ -8,6 +8,7 @@ JSON object:
     bits             validation (bits a code), true_elbo (bits a dimension; higher is better)
     seen, held_out, relations
                      all, object, material, background, size, relation, prompts
+    candidates       where asked for: see `armchair.evaluation.candidates`
     settings         sampling, seed
     commit, version, hardware, date
 """
@@ -106,11 +107,7 @@ def evaluate(
         ConfigError: The model's pictures are too small to be read.
         UsageError: A caption or a prompt is too long for the model, and `truncate` is off.
     """
-    size = model.autoencoder.config.image_size
-    if size < _READER_SIZE:
-        raise ConfigError(
-            "the model's pictures", got=f"{size} pixels", expected=f"{_READER_SIZE} to be read"
-        )
+    check_readable(model)
     reader = SceneReader()
     scores, drawn = _judge_pictures(model, config, reader, on_progress), {}
     for kind in PROMPT_KINDS:
@@ -119,6 +116,19 @@ def evaluate(
     scores["settings"] = {"sampling": asdict(model.sampling), **asdict(config)}
     scores |= provenance(model.device)
     return Evaluation(scores, drawn)
+
+
+def check_readable(model: DALLE1) -> None:
+    """Refuse a model whose pictures are too small for the scene reader.
+
+    Raises:
+        ConfigError: They are.
+    """
+    size = model.autoencoder.config.image_size
+    if size < _READER_SIZE:
+        raise ConfigError(
+            "the model's pictures", got=f"{size} pixels", expected=f"{_READER_SIZE} to be read"
+        )
 
 
 @torch.no_grad()

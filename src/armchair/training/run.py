@@ -145,7 +145,7 @@ class Run(ABC, Generic[AnyRecipe]):
             The folder or file of the last stage.
 
         Raises:
-            CheckpointError: A stage began under other settings, or with another autoencoder.
+            CheckpointError: A stage began under other settings, or from what is no longer there.
             UsageError: An earlier stage is not done, the run has no such stage, or another process
                 runs in this folder.
             Interrupted: Ctrl-C; what was done is saved.
