@@ -146,7 +146,7 @@ def test_the_best_candidates_are_kept_best_first(
         (["--candidates", "3", "--count", "4"], "candidates: got 3, expected at least 4"),
         (["--candidates", "0"], "candidates: got 0, expected at least 1"),
         (["--candidates", "4", "--count", "0"], "count: got 0"),
-        (["--candidates", "20000"], "expected 1 to 10,000"),
+        (["--candidates", "20000", "--clip", "CLIP"], "expected 1 to 10,000"),
         (["--candidates", "4", "--clip", "MODEL"], "got 'dalle1', expected clip"),
         (["--candidates", "4", "--clip", "no-such-clip"], "model: got 'no-such-clip'"),
     ],
@@ -154,12 +154,14 @@ def test_the_best_candidates_are_kept_best_first(
 def test_candidates_that_make_no_sense(
     capsys: pytest.CaptureFixture[str],
     tiny_bundle: Path,
+    clip_bundle: Path,
     tmp_path: Path,
     words: list[str],
     message: str,
 ) -> None:
     model = str(tiny_bundle)
-    words = [model if word == "MODEL" else word for word in words]
+    named = {"MODEL": model, "CLIP": str(clip_bundle)}
+    words = [named.get(word, word) for word in words]
     out = ["--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main(["generate", "a mug", *words, "--model", model, *out]) == 2
     error = capsys.readouterr().err

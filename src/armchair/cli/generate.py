@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -62,37 +62,18 @@ def run(words: Sequence[str]) -> None:
     from armchair.core.files import make_folder
     from armchair.core.images import contact_sheet, save_png
     from armchair.pipelines import DRAWING, load
-    from armchair.pipelines.rerank import check_candidates, keep_best
+    from armchair.pipelines.rerank import check_candidates
 
-    candidates, source = options.candidates, {"model": options.model}
-    if candidates is not None:
-        check_candidates(candidates, options.count)
-        source |= {"candidates": str(candidates), "clip": options.clip}
-    folder = make_folder(options.out)
+    folder, source, clip = make_folder(options.out), {"model": options.model}, None
     model = load(options.model, device=options.device, kinds=DRAWING)
+    if options.candidates is not None:
+        check_candidates(options.candidates, options.count)
+        clip = load(options.clip, device=options.device, kinds=("clip",))
+        source |= {"candidates": str(options.candidates), "clip": options.clip}
     saved, shown = list[Path](), []
     try:
         with progress_bar("drawing", "tokens") as advance:
-            pictures = model.stream(
-                prompts,
-                count=options.count if candidates is None else candidates,
-                seed=options.seed,
-                temperature=options.temperature,
-                top_k=options.top_k,
-                top_p=options.top_p,
-                guidance_scale=options.guidance_scale,
-                truncate=options.truncate,
-                on_progress=advance,
-            )
-            if candidates is not None:
-                pictures = keep_best(
-                    pictures,
-                    prompts,
-                    load(options.clip, device=options.device, kinds=("clip",)),
-                    candidates=candidates,
-                    count=options.count,
-                    truncate=options.truncate,
-                )
+            pictures = _pictures(model, clip, prompts, options, advance)
             for number, picture in enumerate(pictures):
                 path = folder / _file_name(prompts, number, options)
                 save_png(picture, path, source)
@@ -107,6 +88,40 @@ def run(words: Sequence[str]) -> None:
         print(folder / "grid.png")
     of_them = f", the first {_GRID} in grid.png" if len(saved) > _GRID else ""
     console.print(f"{len(saved)} pictures in {folder}{of_them}")
+
+
+def _pictures(
+    model: Any,
+    clip: Any,
+    prompts: list[str],
+    options: GenerateOptions,
+    advance: Callable[[int, int], None],
+) -> Iterator[Any]:
+    """The pictures to keep, as they are drawn: all, or those that a CLIP ranks best."""
+    from armchair.pipelines.rerank import keep_best
+
+    drawn = options.candidates or options.count
+    pictures = model.stream(
+        prompts,
+        count=drawn,
+        seed=options.seed,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        guidance_scale=options.guidance_scale,
+        truncate=options.truncate,
+        on_progress=advance,
+    )
+    if clip is None:
+        return pictures
+    return keep_best(
+        pictures,
+        prompts,
+        clip,
+        candidates=drawn,
+        count=options.count,
+        truncate=options.truncate,
+    )
 
 
 def _file_name(prompts: list[str], number: int, options: GenerateOptions) -> str:
