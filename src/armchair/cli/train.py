@@ -27,10 +27,11 @@ from armchair.training.observers import (
 )
 from armchair.training.run import Run, Stage, with_training
 
-_USES = {
-    DALLE1Recipe: 'draw from it: armchair generate "…" --model {}',
-    CLIPRecipe: 'rank with it: armchair rank "…" PICTURES --model {}',
+_RUNS: dict[type, tuple[type[Run[Any]], str]] = {
+    DALLE1Recipe: (DALLE1Run, 'draw from it: armchair generate "…" --model {}'),
+    CLIPRecipe: (CLIPRun, 'rank with it: armchair rank "…" PICTURES --model {}'),
 }
+"""For each kind of recipe how it runs, and what its bundle is for."""
 
 
 @dataclass(kw_only=True)
@@ -92,7 +93,7 @@ def run(words: Sequence[str]) -> None:
         observers.append(TrainingProgress(stage))  # last, as a service may refuse to start
         return Observers(observers)
 
-    kind: type[Run[Any]] = CLIPRun if isinstance(recipe, CLIPRecipe) else DALLE1Run
+    kind, use = _RUNS[type(recipe)]
     walk = kind(
         recipe,
         options.out,
@@ -107,7 +108,7 @@ def run(words: Sequence[str]) -> None:
     result = walk.run(options.stage)
     console.print(f"done: {result}")
     if options.stage in (None, "bundle"):
-        console.print(_USES[type(recipe)].format(result))
+        console.print(use.format(result))
     print(result)
 
 

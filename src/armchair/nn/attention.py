@@ -67,7 +67,7 @@ class JointAttention(nn.Module):
         if num_heads < 1 or dim % num_heads:
             raise ConfigError("dim", got=dim, expected=f"a multiple of num_heads = {num_heads}")
         self.num_heads = num_heads
-        self.pattern = pattern
+        self.pattern: Visible = pattern
         self.qkv = nn.Linear(dim, 3 * dim)
         self.projection = nn.Linear(dim, dim)
 
