@@ -241,6 +241,25 @@ def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
     walk(tmp_path, stage="tokenizer")
 
 
+def without_field(folder: Path, stage: str) -> None:
+    """As if the run had begun before optimizers could share out the parameters."""
+    path = folder / "recipe.json"
+    begun = json.loads(path.read_text())
+    for name in ("autoencoder", "codes", "transformer", "bundle"):
+        begun[name].get(f"{stage}_training", {"optimizer": {}})["optimizer"].pop(
+            "hidden_matrices", None
+        )
+    path.write_text(json.dumps(begun))
+
+
+def test_a_field_that_recipes_did_not_have_then_has_its_default(finished: Path) -> None:
+    without_field(finished, "autoencoder")
+    walk(finished)
+    without_field(finished, "transformer")
+    with pytest.raises(CheckpointError, match="hidden_matrices: got 'muon', expected 'adamw'"):
+        walk(finished)
+
+
 # The bundle
 
 

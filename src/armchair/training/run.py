@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from armchair.core.config import first_difference, to_dict
+from armchair.core.config import first_difference, from_dict, to_dict
 from armchair.core.errors import (
     BundleError,
     CheckpointError,
@@ -313,8 +313,10 @@ class Run(ABC, Generic[AnyRecipe]):
         begun = json.loads(path.read_text("utf-8")) if path.exists() else {}
         stages = list(self.decided_by)
         for name in stages[: stages.index(stage) + 1]:
-            difference = first_difference(begun.get(name), self._settings(name))
-            if name in begun and difference:
+            if name not in begun:
+                continue
+            difference = first_difference(self._completed(begun[name]), self._settings(name))
+            if difference:
                 field, before, now = difference
                 raise CheckpointError(
                     f"the stage {name} of {self.folder} began under other settings: {field}",
@@ -323,6 +325,15 @@ class Run(ABC, Generic[AnyRecipe]):
                     hint="choose another --out, or give the same options as before",
                 )
         write_json(path, {**begun, stage: self._settings(stage)})
+
+    def _completed(self, begun: dict[str, Any]) -> dict[str, Any]:
+        """What a stage began under, with the defaults of fields that recipes did not have then."""
+        try:
+            recipe = from_dict(type(self.recipe), {**to_dict(self.recipe), **begun})
+        except UsageError:  # of another shape: the caller says where it differs
+            return begun
+        config = to_dict(recipe)
+        return {name: config[name] for name in begun}
 
     def _settings(self, stage: Stage) -> dict[str, Any]:
         """The fields of the recipe that decide a stage's result."""
