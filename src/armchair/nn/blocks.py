@@ -17,6 +17,8 @@ from armchair.nn.kv_cache import LayerCache
 
 Activation = Literal["gelu", "quick_gelu"]
 
+_INIT_STD = 0.02
+
 
 class TransformerBlock(nn.Module):
     """One layer of the transformer.
@@ -90,3 +92,22 @@ class QuickGELU(nn.Module):
     def forward(self, x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
         """Transform each number."""
         return x * (1.702 * x).sigmoid()
+
+
+def init_weights(model: nn.Module, *, num_layers: int) -> None:
+    """Start a transformer's linear layers and embeddings: normal, of deviation 0.02; biases zero.
+
+    What a block adds to the stream starts smaller, by sqrt(2 num_layers), so that the stream's
+    variance does not grow with depth.
+
+    Args:
+        model: Whatever holds the blocks; all its linear layers and embeddings are meant.
+        num_layers: Its blocks.
+    """
+    residual_std = _INIT_STD / (2 * num_layers) ** 0.5
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            is_residual = name.endswith(".projection")
+            nn.init.normal_(module.weight, std=residual_std if is_residual else _INIT_STD)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)

@@ -24,12 +24,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from armchair.core.errors import ConfigError
-from armchair.nn.blocks import TransformerBlock
+from armchair.nn.blocks import TransformerBlock, init_weights
 from armchair.nn.embeddings import ImageEmbedding, TextEmbedding
 from armchair.nn.kv_cache import KVCache, LayerCache
 from armchair.nn.masks import AttentionName, layer_patterns
-
-_INIT_STD = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,16 +139,7 @@ class TextToImageTransformer(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.text_head = nn.Linear(config.dim, config.text_vocab_size + 1)  # the last: padding
         self.image_head = nn.Linear(config.dim, config.image_vocab_size)
-        self._init_weights()
-
-    def _init_weights(self) -> None:
-        residual_std = _INIT_STD / (2 * self.config.num_layers) ** 0.5
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                is_residual = name.endswith(".projection")
-                nn.init.normal_(module.weight, std=residual_std if is_residual else _INIT_STD)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
+        init_weights(self, num_layers=config.num_layers)
 
     @property
     def device(self) -> torch.device:
@@ -159,8 +148,7 @@ class TextToImageTransformer(nn.Module):
 
     def null_text(self, batch_size: int) -> Int64[Tensor, "B T"]:
         """The prompt that says nothing: padding at every position."""
-        positions = torch.arange(self.config.text_length, device=self.device)
-        return (self.config.text_vocab_size + positions).expand(batch_size, -1)
+        return self.text_embedding.null_text(batch_size)
 
     def forward(
         self, text: Int64[Tensor, "B T"], codes: Int64[Tensor, "B S"]
