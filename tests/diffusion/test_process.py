@@ -4,16 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from armchair.core.errors import ConfigError
 from armchair.diffusion.process import (
     Parameterisation,
+    ProcessConfig,
     add_noise,
+    build_schedule,
     denoiser_of,
     posterior,
     target,
     to_noise,
     to_x_0,
 )
-from armchair.diffusion.schedules import cosine_schedule
+from armchair.diffusion.schedules import cosine_schedule, linear_schedule
 
 SCHEDULE = cosine_schedule(100)
 
@@ -84,3 +87,14 @@ def test_a_denoiser_of_a_network() -> None:
     assert learned.variance_fraction is not None
     assert torch.equal(learned.variance_fraction, torch.zeros_like(noise))
     assert torch.equal(learned.x_0, plain.x_0)
+
+
+def test_a_process_has_its_schedule() -> None:
+    for name, schedule in (("linear", linear_schedule), ("cosine", cosine_schedule)):
+        found = build_schedule(ProcessConfig(schedule=name, num_timesteps=50))
+        assert torch.equal(found.alpha_bar, schedule(50).alpha_bar)
+
+
+def test_a_process_has_timesteps() -> None:
+    with pytest.raises(ConfigError, match="num_timesteps: got 0, expected at least 1"):
+        ProcessConfig(num_timesteps=0)

@@ -20,9 +20,37 @@ from typing import Any, Literal, NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from armchair.diffusion.schedules import NoiseSchedule, at
+from armchair.core.errors import ConfigError
+from armchair.diffusion.schedules import NoiseSchedule, at, cosine_schedule, linear_schedule
 
 Parameterisation = Literal["noise", "x_0", "v"]
+_SCHEDULES = {"linear": linear_schedule, "cosine": cosine_schedule}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessConfig:
+    """The process that a model is trained to reverse, and what it says of it.
+
+    Attributes:
+        schedule: "linear" or "cosine".
+        num_timesteps: T, at least 1; above 20 for the linear schedule.
+        parameterisation: What the model predicts.
+        learned_variance: Whether it also predicts the variance of the reverse step.
+    """
+
+    schedule: Literal["linear", "cosine"] = "cosine"
+    num_timesteps: int = 1000
+    parameterisation: Parameterisation = "noise"
+    learned_variance: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_timesteps < 1:
+            raise ConfigError("num_timesteps", got=self.num_timesteps, expected="at least 1")
+
+
+def build_schedule(config: ProcessConfig) -> NoiseSchedule:
+    """The noise schedule of a process."""
+    return _SCHEDULES[config.schedule](config.num_timesteps)
 
 
 @dataclass(frozen=True)
