@@ -7,16 +7,19 @@ The decoder reads captions with one, the priors predict embeddings at the end of
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from armchair.core.errors import ConfigError
+from armchair.diffusion.guidance import Condition
 from armchair.nn.blocks import TransformerBlock, init_weights
 from armchair.nn.embeddings import TextEmbedding
+from armchair.nn.kv_cache import KVCache, LayerCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,14 @@ class TextStream(nn.Module):
         """The caption that says nothing: padding at every position."""
         return self.embedding.null_text(batch_size)
 
+    def null_caption(self, condition: Condition) -> Condition:
+        """In the place of "text" and of its "text_embedding": padding, and zeros."""
+        text = condition["text"]
+        return {
+            "text": self.null_text(len(text)).to(text.device),
+            "text_embedding": torch.zeros_like(condition["text_embedding"]),
+        }
+
     def forward(
         self, text: Int64[Tensor, "B T"], after: Float[Tensor, "B N D"] | None = None
     ) -> Float[Tensor, "B L D"]:
@@ -88,9 +99,43 @@ class TextStream(nn.Module):
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x)
-        return self.read_out(x)
+        return self._read_out(x)
 
-    def read_out(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """States as they leave the last block, normalised in float32."""
+    def new_cache(self, batch_size: int, length: int) -> KVCache:
+        """Empty caches for rows of `length` states, in the dtype that attention runs in."""
+        weight = self.norm.weight
+        autocast = torch.is_autocast_enabled(weight.device.type)
+        dtype = torch.get_autocast_dtype(weight.device.type) if autocast else weight.dtype
+        heads = self.config.num_heads
+        shape = (batch_size, heads, length, self.config.dim // heads)
+
+        def layer() -> LayerCache:
+            keys = torch.zeros(shape, dtype=dtype, device=weight.device)
+            return LayerCache(keys, torch.zeros_like(keys), range(1, length + 1))
+
+        return KVCache([layer() for _ in self.blocks])
+
+    def prefill(
+        self, text: Int64[Tensor, "B T"], after: Float[Tensor, "B N D"], cache: KVCache
+    ) -> Float[Tensor, "B D"]:
+        """Run the text and what follows it, and keep their keys and values; the last state."""
+        x = torch.cat([self.embedding(text), after], dim=1)
+        for block, layer in self._cached_blocks(cache):
+            x = block.prefill(x, layer)
+        return self._read_out(x[:, -1])
+
+    def decode(
+        self, x: Float[Tensor, "B 1 D"], cache: KVCache, position: int
+    ) -> Float[Tensor, "B D"]:
+        """Run one more vector, at `position` of the stream; its state."""
+        for block, layer in self._cached_blocks(cache):
+            x = block.decode(x, layer, position)
+        return self._read_out(x[:, 0])
+
+    def _cached_blocks(self, cache: KVCache) -> Iterator[tuple[TransformerBlock, LayerCache]]:
+        blocks = cast(Iterable[TransformerBlock], self.blocks)
+        return zip(blocks, cache.layers, strict=True)
+
+    def _read_out(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return self.norm(x.float())
