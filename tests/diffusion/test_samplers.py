@@ -225,3 +225,9 @@ def test_settings_out_of_range_are_refused() -> None:
         analytic_dpm(gaussian(COSINE), x, COSINE, timesteps, noise=noise, mean_squared_noise=short)
     with pytest.raises(ConfigError, match="refinements"):
         invert_ddim(gaussian(COSINE), x, COSINE, timesteps, refinements=-1)
+
+
+def test_two_purposes_share_no_noise() -> None:
+    keys = [(0, 0)]
+    one, other = (keyed_noise(keys, (50,), purpose=purpose)(0) for purpose in ("a", "b"))
+    assert not (one == other).any()

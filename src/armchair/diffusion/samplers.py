@@ -38,19 +38,24 @@ Variance = Literal["small", "large", "learned"]
 
 
 def keyed_noise(
-    keys: Sequence[tuple[int, int]], shape: Sequence[int], *, device: torch.device | str = "cpu"
+    keys: Sequence[tuple[int, int]],
+    shape: Sequence[int],
+    *,
+    purpose: str = "diffusion",
+    device: torch.device | str = "cpu",
 ) -> Noise:
     """Noise in which each example's part is decided by its own key.
 
     Args:
         keys: For each example its (seed, index).
         shape: Of one example.
+        purpose: What the noise is for; no two purposes share any.
         device: Where the noise is wanted; it is drawn on the CPU, the same on every machine.
     """
 
     def draw(number: int) -> Tensor:
         rows = [
-            torch.randn(*shape, generator=torch_generator("diffusion", seed, index, number))
+            torch.randn(*shape, generator=torch_generator(purpose, seed, index, number))
             for seed, index in keys
         ]
         return torch.stack(rows).to(device)

@@ -26,6 +26,7 @@ from armchair.core.errors import ConfigError
 from armchair.core.random import torch_generator
 from armchair.models.sequence.text_to_image import TextToImageTransformer
 from armchair.nn.kv_cache import KVCache
+from armchair.sampling.evaluating import evaluating
 from armchair.sampling.filters import filter_logits
 
 _ROWS_MULTIPLE = 8
@@ -75,13 +76,9 @@ def sample(
         logits = filter_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
         return draw(logits, uniforms)
 
-    uniforms = _uniforms(keys, model.config.image_length).to(text.device)
-    was_training = model.training
-    model.eval()
-    try:
+    uniforms = keyed_uniforms("sample", keys, model.config.image_length).to(text.device)
+    with evaluating(model):
         codes = _decode_all(model, text, prime, guidance_scale != 1, uniforms, choose, progress)
-    finally:
-        model.train(was_training)
     side = model.config.grid_size
     return codes.view(-1, side, side)
 
@@ -186,9 +183,17 @@ def draw(logits: Float[Tensor, "B V"], uniforms: Float[Tensor, " B"]) -> Int[Ten
     return torch.searchsorted(cumulative, threshold, right=True).minimum(last)[:, 0]
 
 
-def _uniforms(keys: Sequence[tuple[int, int]], length: int) -> Float[Tensor, "B S"]:
-    """One number in [0, 1) for each place of each picture."""
-    streams = [torch_generator("sample", *key) for key in keys]
+def keyed_uniforms(
+    purpose: str, keys: Sequence[tuple[int, int]], length: int
+) -> Float[Tensor, "B S"]:
+    """Numbers in [0, 1), of each picture its own.
+
+    Args:
+        purpose: What they are for.
+        keys: For each picture its (seed, index).
+        length: Numbers S of each.
+    """
+    streams = [torch_generator(purpose, *key) for key in keys]
     return torch.stack([torch.rand(length, generator=g, dtype=torch.float64) for g in streams])
 
 
