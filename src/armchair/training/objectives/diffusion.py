@@ -1,0 +1,205 @@
+"""The loss of a U-Net: how far off it is about the noise in noised pictures.
+
+Conditions are dropped at random, so that drawing can be guided. An upsampler sees random crops of
+its pictures; what it is to enlarge is made from them, smaller and slightly damaged.
+
+Source: "Denoising Diffusion Probabilistic Models" (arXiv 2006.11239), equation 14; "Improved
+Denoising Diffusion Probabilistic Models" (arXiv 2102.09672), section 3.1, where the variance is
+learned; "Hierarchical Text-Conditional Image Generation with CLIP Latents" (arXiv 2204.06125),
+section 2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from armchair.core.errors import ConfigError
+from armchair.core.images import contact_sheet, to_pil
+from armchair.core.random import torch_generator
+from armchair.diffusion.guidance import Condition
+from armchair.diffusion.losses import BOUND_WEIGHT, hybrid_loss, prior_term, simple_loss
+from armchair.diffusion.process import add_noise, target
+from armchair.diffusion.samplers import keyed_noise
+from armchair.models.unet import UNet
+from armchair.nn.resampling import resize
+from armchair.sampling.diffusion import DiffusionSampling, sample_images
+from armchair.training.degradation import Degradation, degrade
+from armchair.training.objective import Batch, Loss, Objective
+
+_NUM_PREVIEWS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionLossConfig:
+    """The loss; the defaults are those of DALL·E 2's decoder.
+
+    Attributes:
+        text_dropout: Share of captions replaced by padding.
+        embedding_dropout: Share of embeddings replaced by zeros, whatever becomes of the captions.
+        crop_size: Side of the random crops that are trained on, in pixels; None for whole
+            pictures. A quarter of the side for the paper's upsamplers.
+        degradation: Damage to the pictures that are to be enlarged; None for none.
+    """
+
+    text_dropout: float = 0.5
+    embedding_dropout: float = 0.1
+    crop_size: int | None = None
+    degradation: Degradation | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("text_dropout", "embedding_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(name, got=getattr(self, name), expected="in [0, 1)")
+        if self.crop_size is not None and self.crop_size < 1:
+            raise ConfigError("crop_size", got=self.crop_size, expected="at least 1")
+
+
+class DiffusionObjective(Objective[UNet]):
+    """Trains a `UNet` on batches of "images" and what the model is told of them.
+
+    A picture to enlarge is made from the picture itself and need not be in the batch.
+
+    Args:
+        model: The model.
+        config: The loss.
+        validation: The like of a batch, never trained on.
+        sampling: How previews are drawn.
+    """
+
+    def __init__(
+        self,
+        model: UNet,
+        config: DiffusionLossConfig,
+        *,
+        validation: Mapping[str, Tensor],
+        sampling: DiffusionSampling,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.validation = validation
+        self.sampling = sampling
+
+    def loss(self, batch: Batch, *, progress: float, generator: torch.Generator) -> Loss:
+        """The mean squared error of a batch, and 0.001 of the bound where variance is learned."""
+        images = batch["images"]
+        if self.config.crop_size is not None:
+            images = random_crops(images, self.config.crop_size, generator)
+        condition = self._drop(self._condition(batch, images, generator), generator)
+        num_timesteps, device = self.model.schedule.num_timesteps, images.device
+        t = torch.randint(num_timesteps, (len(images),), generator=generator, device=device)
+        noise = torch.randn(images.shape, generator=generator, device=device)
+        terms = {name: term.mean() for name, term in self._terms(images, condition, t, noise)}
+        metrics = {name: term.detach() for name, term in terms.items()}
+        return Loss(torch.stack(list(terms.values())).sum(), metrics)
+
+    def _condition(
+        self, batch: Mapping[str, Tensor], images: Tensor, generator: torch.Generator
+    ) -> Condition:
+        """What the model is told of the pictures."""
+        config = self.model.config
+        names = (name for name in config.condition_names if name != "low")
+        condition = {name: batch[name] for name in names}
+        if config.low_size is not None:
+            low = resize(images, images.shape[-1] * config.low_size // config.image_size)
+            kind = self.config.degradation
+            condition["low"] = low if kind is None else degrade(low, kind, generator)
+        return condition
+
+    def _drop(self, condition: Condition, generator: torch.Generator) -> Condition:
+        shares = {"text": self.config.text_dropout, "embedding": self.config.embedding_dropout}
+        null, kept = self.model.null(condition), dict(condition)
+        for name in condition.keys() & shares.keys():
+            value = condition[name]
+            chance = torch.rand(len(value), generator=generator, device=value.device)
+            kept[name] = where_dropped(chance < shares[name], null[name], value)
+        return kept
+
+    def _terms(
+        self, images: Tensor, condition: Condition, t: Tensor, noise: Tensor
+    ) -> list[tuple[str, Tensor]]:
+        """Each example's losses, named."""
+        model, process = self.model, self.model.process
+        x_t = add_noise(model.schedule, images, t, noise)
+        output = model(x_t, t, model.encode(condition))
+        given = (model.schedule, images, t, noise)
+        if not process.learned_variance:
+            wanted = target(*given, process.parameterisation)
+            return [("simple", simple_loss(output, wanted))]
+        simple, bound = hybrid_loss(*given, output, process.parameterisation)
+        return [("simple", simple), ("bound", bound)]
+
+    def validate(self, *, progress: float, batch_size: int = 32) -> dict[str, float]:
+        """The loss at timesteps evenly spread over the validation pictures.
+
+        Returns:
+            "simple", the mean squared error; with a learned variance "bits", a pixel's value's
+            share of the variational bound on the picture's likelihood.
+        """
+        found: dict[str, list[Tensor]] = {"simple": []}
+        count = len(self.validation["images"])
+        for start in range(0, count, batch_size):
+            numbers = range(start, min(start + batch_size, count))
+            batch = self._part(slice(numbers.start, numbers.stop))
+            images = batch["images"]
+            generator = torch_generator("degradation", start, device=images.device)
+            condition = self._condition(batch, images, generator)
+            t = torch.tensor(numbers) * self.model.schedule.num_timesteps // count
+            keys = [(0, number) for number in numbers]
+            noise = keyed_noise(keys, images.shape[1:], purpose="validation", device=images.device)(
+                0
+            )
+            for name, term in self._terms(images, condition, t.to(images.device), noise):
+                if name == "simple":
+                    found["simple"].append(term)
+                else:
+                    bits = term / BOUND_WEIGHT + prior_term(self.model.schedule, images)
+                    found.setdefault("bits", []).append(bits)
+        return {name: float(torch.cat(terms).mean()) for name, terms in found.items()}
+
+    def preview(self) -> Image.Image:
+        """Validation pictures above what the model draws; between them what it enlarges."""
+        batch = self._part(slice(0, _NUM_PREVIEWS))
+        images, size = batch["images"], batch["images"].shape[-1]
+        generator = torch_generator("degradation", 0, device=images.device)
+        condition = self._condition(batch, images, generator)
+        keys = [(0, number) for number in range(len(images))]
+        drawn = sample_images(self.model, condition, keys=keys, settings=self.sampling)
+        rows = [images, drawn]
+        if "low" in condition:
+            rows.insert(1, resize(condition["low"], size))
+        return contact_sheet(to_pil(torch.cat(rows)), columns=len(images))
+
+    def _part(self, rows: slice) -> dict[str, Tensor]:
+        return {name: value[rows].to(self.model.device) for name, value in self.validation.items()}
+
+
+def where_dropped(dropped: Bool[Tensor, " B"], null: Tensor, value: Tensor) -> Tensor:
+    """The null's rows where dropped, the value's elsewhere."""
+    return torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), null, value)
+
+
+def random_crops(
+    images: Float[Tensor, "B C H W"], size: int, generator: torch.Generator
+) -> Float[Tensor, "B C S S"]:
+    """A square out of each picture, anywhere in it.
+
+    Raises:
+        ConfigError: The pictures are smaller than the crops.
+    """
+    side = min(images.shape[2:])
+    if size > side:
+        raise ConfigError("crop_size", got=size, expected=f"at most {side}, the pictures' side")
+    crops = []
+    for image in images:
+        top, left = (
+            int(torch.randint(length - size + 1, (), generator=generator, device=generator.device))
+            for length in image.shape[1:]
+        )
+        crops.append(image[:, top : top + size, left : left + size])
+    return torch.stack(crops)
