@@ -1,10 +1,12 @@
 import dataclasses
+import json
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 import contracts
+from armchair.core.config import from_dict, to_dict
 from armchair.core.errors import ConfigError
 from armchair.diffusion.guidance import guide
 from armchair.diffusion.process import ProcessConfig
@@ -249,3 +251,8 @@ def test_nothing_in_the_place_of_a_caption():
 def test_configs_that_make_no_sense(config, field, value, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(config, **{field: value})
+
+
+@pytest.mark.parametrize("config", [DIFFUSION, ONE_STEP, AUTOREGRESSIVE])
+def test_configs_come_back_from_json(config):
+    assert from_dict(type(config), json.loads(json.dumps(to_dict(config)))) == config

@@ -1,9 +1,11 @@
 import dataclasses
+import json
 
 import pytest
 import torch
 
 import contracts
+from armchair.core.config import from_dict, to_dict
 from armchair.core.errors import ConfigError
 from armchair.diffusion.guidance import guide
 from armchair.diffusion.process import ProcessConfig
@@ -248,6 +250,16 @@ def test_dropout_acts_in_training_only():
 def test_a_condition_of_other_names_is_refused(told):
     with pytest.raises(ConfigError, match=r"condition: got .*expected text, embedding"):
         build(DECODER).encode(told)
+
+
+def test_pictures_that_the_levels_do_not_divide_are_refused():
+    with pytest.raises(ConfigError, match=r"x_t: got \(3, 3, 8, 7\), expected .*multiples of 2"):
+        build(PLAIN)(X[..., :7], T, {})
+
+
+@pytest.mark.parametrize("config", [PLAIN, DECODER, UPSAMPLER, PAPER, SECOND_UPSAMPLER])
+def test_configs_come_back_from_json(config):
+    assert from_dict(UNetConfig, json.loads(json.dumps(to_dict(config)))) == config
 
 
 @pytest.mark.parametrize(

@@ -79,21 +79,17 @@ class UNetConfig:
     low_size: int | None = None
 
     def __post_init__(self) -> None:
-        positive = {
-            name: getattr(self, name)
-            for name in ("image_size", "channels", "num_blocks", "head_dim")
-        }
-        optional = {"embedding_dim": self.embedding_dim, "low_size": self.low_size}
-        for name, value in {**positive, **optional}.items():
+        names = ("image_size", "channels", "num_blocks", "head_dim", "embedding_dim", "low_size")
+        for name in names:
+            value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(name, got=value, expected="at least 1")
         if not self.multipliers or min(self.multipliers) < 1:
             raise ConfigError("multipliers", got=self.multipliers, expected="each at least 1")
         if self.channels % 2:
             raise ConfigError("channels", got=self.channels, expected="an even number")
-        smallest = 2 ** (len(self.multipliers) - 1)
-        if self.image_size % smallest:
-            expected = f"a multiple of {smallest}, for {len(self.multipliers)} levels"
+        if self.image_size % self.side_multiple:
+            expected = f"a multiple of {self.side_multiple}, for {len(self.multipliers)} levels"
             raise ConfigError("image_size", got=self.image_size, expected=expected)
         if not 0 <= self.dropout < 1:
             raise ConfigError("dropout", got=self.dropout, expected="0 or more, less than 1")
@@ -122,6 +118,11 @@ class UNetConfig:
         """What the model is told: "text", "embedding", "low", or some of them, or nothing."""
         told = {"text": self.text, "embedding": self.embedding_dim, "low": self.low_size}
         return tuple(name for name, value in told.items() if value is not None)
+
+    @property
+    def side_multiple(self) -> int:
+        """What the sides of all pictures that pass through are a multiple of."""
+        return 2 ** (len(self.multipliers) - 1)
 
     @property
     def context_dim(self) -> int | None:
@@ -282,7 +283,13 @@ class UNet(DiffusionModel):
 
         Returns:
             Float32 also under autocast.
+
+        Raises:
+            ConfigError: The levels do not divide the pictures' sides.
         """
+        if any(side % self.config.side_multiple for side in x_t.shape[2:]):
+            expected = f"sides that are multiples of {self.config.side_multiple}"
+            raise ConfigError("x_t", got=tuple(x_t.shape), expected=expected)
         x = torch.cat([x_t, condition["low"]], dim=1) if "low" in condition else x_t
         vector = self.time(t)
         if "vector" in condition:

@@ -76,7 +76,7 @@ class ResidualBlock(nn.Module):
         """Apply the block; the vector has been through its activation."""
         h = self.first(self._resample(F.silu(self.first_norm(x))))
         scale, shift = self.modulation(vector)[:, :, None, None].chunk(2, dim=1)
-        h = self.last_norm(h) * (1 + scale) + shift
+        h = torch.addcmul(shift, self.last_norm(h), 1 + scale)
         h = self.last(self.dropout(F.silu(h)))
         return self.skip(self._resample(x)) + h
 
