@@ -192,12 +192,15 @@ def measure_noise(
 
 def _guided(model: DiffusionModel, condition: Condition, rows: int, scale: float) -> Denoiser:
     """The model under guidance, with its condition encoded once for all steps."""
+    if rows == 0:
+        raise ConfigError("keys", got=[], expected="at least one")
     for name, value in condition.items():
         if len(value) != rows:
             raise ConfigError(name, got=len(value), expected=f"a row for each of {rows} keys")
     condition = {name: value.to(model.device) for name, value in condition.items()}
+    encoded = model.encode(condition)
     null = {} if scale == 1 else model.encode(model.null(condition))
-    return guide(model.denoise, model.encode(condition), null, scale=scale)
+    return guide(model.denoise, encoded, null, scale=scale)
 
 
 def _run(
