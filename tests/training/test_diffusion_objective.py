@@ -138,6 +138,9 @@ def test_captions_and_embeddings_are_dropped_by_themselves(
     )
     assert no_text.float().mean().item() == pytest.approx(0.5, abs=0.06)
     assert no_embedding.float().mean().item() == pytest.approx(0.1, abs=0.04)
+    generator = random()  # the first loss drew in this order
+    for of, share in ((no_text, 0.5), (no_embedding, 0.1)):
+        assert torch.equal(of[:30], torch.rand(30, generator=generator) < share)
     both = (no_text & no_embedding).float().mean().item()
     assert both == pytest.approx(0.05, abs=0.03)
     kept = torch.cat([(seen["text"] == data["text"]).all(dim=1) for seen in spy.conditions])
@@ -228,7 +231,7 @@ def test_a_batch_is_learnt_by_heart(kind: str) -> None:
     judged, data = objective(dataclasses.replace(config, process=process)), batch(4)
     judged.config = DiffusionLossConfig(text_dropout=0.2)
     optimizer = torch.optim.AdamW(judged.model.parameters(), lr=4e-3)
-    for step in range(200):
+    for step in range(120):
         optimizer.zero_grad()
         loss_of(judged, data, step).total.backward()
         optimizer.step()
@@ -246,3 +249,9 @@ def test_a_batch_is_learnt_by_heart(kind: str) -> None:
 def test_losses_that_make_no_sense(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(changes))):
         DiffusionLossConfig(**changes)
+
+
+@pytest.mark.parametrize(("config", "multiple"), [(PLAIN, 2), (UPSAMPLER, 4)])
+def test_crops_fit_the_model(config: UNetConfig, multiple: int) -> None:
+    with pytest.raises(ConfigError, match=f"crop_size: got .*a multiple of {multiple}"):
+        objective(config, crop_size=multiple + multiple // 2)

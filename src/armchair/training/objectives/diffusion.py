@@ -11,6 +11,7 @@ section 2.1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -70,6 +71,9 @@ class DiffusionObjective(Objective[UNet]):
         config: The loss.
         validation: The like of a batch, never trained on.
         sampling: How previews are drawn.
+
+    Raises:
+        ConfigError: The crops do not fit the model.
     """
 
     def __init__(
@@ -80,6 +84,11 @@ class DiffusionObjective(Objective[UNet]):
         validation: Mapping[str, Tensor],
         sampling: DiffusionSampling,
     ) -> None:
+        factor = model.config.image_size // (model.config.low_size or model.config.image_size)
+        multiple = math.lcm(model.config.side_multiple, factor)
+        if config.crop_size is not None and config.crop_size % multiple:
+            expected = f"a multiple of {multiple}, for this model"
+            raise ConfigError("crop_size", got=config.crop_size, expected=expected)
         self.model = model
         self.config = config
         self.validation = validation
@@ -94,9 +103,9 @@ class DiffusionObjective(Objective[UNet]):
         num_timesteps, device = self.model.schedule.num_timesteps, images.device
         t = torch.randint(num_timesteps, (len(images),), generator=generator, device=device)
         noise = torch.randn(images.shape, generator=generator, device=device)
-        terms = {name: term.mean() for name, term in self._terms(images, condition, t, noise)}
-        metrics = {name: term.detach() for name, term in terms.items()}
-        return Loss(torch.stack(list(terms.values())).sum(), metrics)
+        terms = self._terms(images, condition, t, noise)
+        total = torch.stack(list(terms.values())).sum(dim=0).mean()
+        return Loss(total, {name: term.detach().mean() for name, term in terms.items()})
 
     def _condition(
         self, batch: Mapping[str, Tensor], images: Tensor, generator: torch.Generator
@@ -114,15 +123,16 @@ class DiffusionObjective(Objective[UNet]):
     def _drop(self, condition: Condition, generator: torch.Generator) -> Condition:
         shares = {"text": self.config.text_dropout, "embedding": self.config.embedding_dropout}
         null, kept = self.model.null(condition), dict(condition)
-        for name in condition.keys() & shares.keys():
-            value = condition[name]
-            chance = torch.rand(len(value), generator=generator, device=value.device)
-            kept[name] = where_dropped(chance < shares[name], null[name], value)
+        for name, share in shares.items():  # always in this order, as each draws
+            if name in condition:
+                value = condition[name]
+                chance = torch.rand(len(value), generator=generator, device=value.device)
+                kept[name] = where_dropped(chance < share, null[name], value)
         return kept
 
     def _terms(
         self, images: Tensor, condition: Condition, t: Tensor, noise: Tensor
-    ) -> list[tuple[str, Tensor]]:
+    ) -> dict[str, Tensor]:
         """Each example's losses, named."""
         model, process = self.model, self.model.process
         x_t = add_noise(model.schedule, images, t, noise)
@@ -130,9 +140,9 @@ class DiffusionObjective(Objective[UNet]):
         given = (model.schedule, images, t, noise)
         if not process.learned_variance:
             wanted = target(*given, process.parameterisation)
-            return [("simple", simple_loss(output, wanted))]
+            return {"simple": simple_loss(output, wanted)}
         simple, bound = hybrid_loss(*given, output, process.parameterisation)
-        return [("simple", simple), ("bound", bound)]
+        return {"simple": simple, "bound": bound}
 
     def validate(self, *, progress: float, batch_size: int = 32) -> dict[str, float]:
         """The loss at timesteps evenly spread over the validation pictures.
@@ -151,15 +161,12 @@ class DiffusionObjective(Objective[UNet]):
             condition = self._condition(batch, images, generator)
             t = torch.tensor(numbers) * self.model.schedule.num_timesteps // count
             keys = [(0, number) for number in numbers]
-            noise = keyed_noise(keys, images.shape[1:], purpose="validation", device=images.device)(
-                0
-            )
-            for name, term in self._terms(images, condition, t.to(images.device), noise):
-                if name == "simple":
-                    found["simple"].append(term)
-                else:
-                    bits = term / BOUND_WEIGHT + prior_term(self.model.schedule, images)
-                    found.setdefault("bits", []).append(bits)
+            noise = keyed_noise(keys, images.shape[1:], purpose="validation")(0).to(images)
+            terms = self._terms(images, condition, t.to(images.device), noise)
+            found["simple"].append(terms["simple"])
+            if "bound" in terms:
+                bits = terms["bound"] / BOUND_WEIGHT + prior_term(self.model.schedule, images)
+                found.setdefault("bits", []).append(bits)
         return {name: float(torch.cat(terms).mean()) for name, terms in found.items()}
 
     def preview(self) -> Image.Image:
