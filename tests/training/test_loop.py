@@ -26,6 +26,8 @@ OBJECTIVES: dict[str, Callable[[], Objective[Any]]] = {
     "dvae": toys.fit_dvae,
     "vqvae": toys.fit_vqvae,
     "clip": toys.fit_clip,
+    "unet": toys.fit_unet,
+    "prior": toys.fit_prior,
 }
 
 
@@ -312,8 +314,9 @@ def test_the_plane_is_found(tmp_path: Path) -> None:
     assert losses[-1] < losses[0] / 20
 
 
-def test_bfloat16_trains(tmp_path: Path) -> None:
-    recorder = toys.go(toys.fit_dvae(), tmp_path, toys.config(precision="bf16", log_every=80))
+@pytest.mark.parametrize("name", ["dvae", "unet", "prior"])
+def test_bfloat16_trains(tmp_path: Path, name: str) -> None:
+    recorder = toys.go(OBJECTIVES[name](), tmp_path, toys.config(precision="bf16", log_every=80))
     assert all(map(math.isfinite, recorder.logged("train", "loss").values()))
     assert all(tensor.dtype == torch.float32 for tensor in last(tmp_path).values())
 

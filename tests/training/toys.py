@@ -9,16 +9,28 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from armchair.core.random import torch_generator
 from armchair.core.schedules import Schedule
+from armchair.diffusion.process import ProcessConfig
 from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
 from armchair.models.autoencoders.vqvae import VQVAE, VQVAEConfig
 from armchair.models.clip import CLIPConfig, CLIPModel, Gather, alone
+from armchair.models.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
+from armchair.models.text_stream import TextStreamConfig
+from armchair.models.unet import UNet, UNetConfig
+from armchair.sampling.diffusion import DiffusionSampling
 from armchair.training.loop import TrainingConfig, train
 from armchair.training.objective import Batch, Loss, Objective
 from armchair.training.objectives.contrastive import ContrastiveLossConfig, ContrastiveObjective
+from armchair.training.objectives.diffusion import DiffusionLossConfig, DiffusionObjective
 from armchair.training.objectives.discrete_vae import DiscreteVAELossConfig, DiscreteVAEObjective
+from armchair.training.objectives.prior import (
+    DiffusionPriorObjective,
+    PriorLossConfig,
+    PriorObjective,
+)
 from armchair.training.objectives.vqvae import VQVAELossConfig, VQVAEObjective
 from armchair.training.observers import Kind, Observer
 from armchair.training.optim import OptimizerConfig
@@ -59,9 +71,22 @@ class Pairs:
         return {"text": text, **Blots().example(index, position)}
 
 
-def pairs(count: int) -> Batch:
+class Embedded:
+    """Pairs, and unit vectors of both."""
+
+    def __len__(self) -> int:
+        return 30
+
+    def example(self, index: int, position: int) -> dict[str, Tensor]:
+        image, text = torch.randn(2, 6, generator=torch_generator("embedding", index))
+        pair = {"image_embedding": image, "text_embedding": image + 0.5 * text}
+        unit = {name: F.normalize(vector, dim=0) for name, vector in pair.items()}
+        return {**unit, **Pairs().example(index, position)}
+
+
+def pairs(count: int, of: Pairs | Embedded | None = None) -> Batch:
     """The first of them as a batch."""
-    examples = [Pairs().example(index, 0) for index in range(count)]
+    examples = [(of or Pairs()).example(index, 0) for index in range(count)]
     return {name: torch.stack([e[name] for e in examples]) for name in examples[0]}
 
 
@@ -153,6 +178,48 @@ def fit_clip(
     )
 
 
+def fit_unet() -> DiffusionObjective:
+    """A GLIDE of blots that learns its variance."""
+    torch.manual_seed(0)
+    model = UNet(
+        UNetConfig(
+            image_size=8,
+            channels=8,
+            multipliers=(1, 2),
+            num_blocks=1,
+            process=ProcessConfig(num_timesteps=20, learned_variance=True),
+            attention_sizes=(4,),
+            head_dim=4,
+            dropout=0.1,
+            text=TextStreamConfig(vocab_size=6, text_length=4, dim=16, num_layers=1, num_heads=2),
+        )
+    )
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sampling = DiffusionSampling(num_steps=2, guidance_scale=2.0)
+    return DiffusionObjective(model, DiffusionLossConfig(), validation=pairs(4), sampling=sampling)
+
+
+def fit_prior() -> DiffusionPriorObjective:
+    """A diffusion prior that whitens."""
+    torch.manual_seed(0)
+    validation = pairs(30, Embedded())
+    model = DiffusionPrior(
+        DiffusionPriorConfig(
+            stream=TextStreamConfig(
+                vocab_size=6, text_length=4, dim=16, num_layers=2, num_heads=2, dropout=0.1
+            ),
+            embedding_dim=6,
+            process=ProcessConfig(num_timesteps=20, parameterisation="x_0"),
+            scaling="whiten",
+        )
+    )
+    model.scale.fit(validation["image_embedding"])
+    sampling = DiffusionSampling(num_steps=2)
+    return DiffusionPriorObjective(
+        model, PriorLossConfig(), validation=validation, sampling=sampling
+    )
+
+
 def config(**changes: Any) -> TrainingConfig:
     """Twenty updates of eight, undisturbed by logs, validations or checkpoints."""
     rate = Schedule.of(0.0, (0.1, 1e-2, "linear"), (1.0, 1e-3, "cosine"))
@@ -206,7 +273,13 @@ def go(
 ) -> Recorder:
     """Train on the data that the objective is for."""
     recorder = observer or Recorder()
-    kinds = {FitPlane: Points, ContrastiveObjective: Pairs, Objective: Blots}
+    kinds = {
+        FitPlane: Points,
+        ContrastiveObjective: Pairs,
+        DiffusionObjective: Pairs,
+        PriorObjective: Embedded,
+        Objective: Blots,
+    }
     examples = next(data for kind, data in kinds.items() if isinstance(objective, kind))()
     train(
         objective,
