@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from armchair.cli.options import read_options
+from armchair.cli.options import named_clip, read_options
 from armchair.core.errors import UsageError
 
 _SAMPLING = ("temperature", "top_k", "top_p", "guidance_scale")
@@ -43,8 +43,8 @@ class EvaluateOptions:
     """Above 1, the prompt counts for more."""
     candidates: int | None = None
     """Draw so many pictures of each prompt too, and judge the best-ranked of 1, 2, 4, … of them."""
-    clip: str = "clip-scenes"
-    """The CLIP that ranks candidates."""
+    clip: str | None = None
+    """The CLIP that ranks candidates: a bundle's folder, or a Hugging Face repository."""
     record: bool = False
     """Put the scores into the bundle and its model card, and make these settings its own."""
     device: str = "auto"
@@ -108,7 +108,7 @@ def _measure_dalle1(options: EvaluateOptions, bundle: Any) -> tuple[dict[str, An
     model.sampling = model.settings(**{name: getattr(options, name) for name in _SAMPLING})
     curve: dict[str, Any] = {}
     if options.candidates is not None:
-        clip = load(options.clip, device=options.device, kinds=("clip",))
+        clip = load(named_clip(options.clip), device=options.device, kinds=("clip",))
         with progress_bar("candidates", "prompts") as advance:
             curve["candidates"] = candidates_curve(
                 model,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from armchair.cli.options import read_options
+from armchair.cli.options import named_clip, read_options
 from armchair.core.errors import UsageError
 
 _MAX_PROMPTS = 10_000
@@ -33,8 +33,8 @@ class GenerateOptions:
     """Pictures of each prompt."""
     candidates: int | None = None
     """Draw so many pictures of each prompt, and keep the --count that CLIP ranks best."""
-    clip: str = "clip-scenes"
-    """The CLIP that ranks candidates."""
+    clip: str | None = None
+    """The CLIP that ranks candidates: a bundle's folder, or a Hugging Face repository."""
     seed: int = 0
     """The same seed draws the same pictures, whatever else is drawn beside them."""
     temperature: float | None = None
@@ -68,8 +68,8 @@ def run(words: Sequence[str]) -> None:
     model = load(options.model, device=options.device, kinds=DRAWING)
     if options.candidates is not None:
         check_candidates(options.candidates, options.count)
-        clip = load(options.clip, device=options.device, kinds=("clip",))
-        source |= {"candidates": str(options.candidates), "clip": options.clip}
+        clip = load(named_clip(options.clip), device=options.device, kinds=("clip",))
+        source |= {"candidates": str(options.candidates), "clip": named_clip(options.clip)}
     saved, shown = list[Path](), []
     try:
         with progress_bar("drawing", "tokens") as advance:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import tyro
 
+from armchair.core.errors import UsageError
+
 Options = TypeVar("Options")
 
 
@@ -35,3 +37,15 @@ def read_options(
         if stop.code:
             print(f"hint: `armchair {verb} --help` lists the options", file=sys.stderr)
         raise
+
+
+def named_clip(name: str | None) -> str:
+    """The CLIP that is to rank candidates.
+
+    Raises:
+        UsageError: None was named.
+    """
+    if name is None:
+        hint = "`armchair train clip-scenes --out runs/clip` makes one: --clip runs/clip/bundle"
+        raise UsageError("clip", got=None, expected="a CLIP to rank the candidates", hint=hint)
+    return name

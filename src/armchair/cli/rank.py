@@ -27,8 +27,8 @@ class RankOptions:
     """What to look for, in quotes."""
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Picture files."""
-    model: str = "clip-scenes"
-    """A CLIP: a shipped model, a bundle's folder, or a Hugging Face repository."""
+    model: str
+    """A CLIP: a bundle's folder, such as a run of `armchair train clip-scenes`, or a repository."""
     truncate: bool = False
     """Cut a prompt that is longer than the model's text instead of refusing it."""
     out: Path = field(default_factory=lambda: Path("out/ranked.png"))
