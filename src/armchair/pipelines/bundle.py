@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from armchair.core.config import from_dict
 from armchair.core.errors import BundleError, UnknownNameError, UsageError
 from armchair.core.files import (
     make_folder,
@@ -45,6 +46,7 @@ _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"
 _IGNORED = {MANIFEST, CARD, ".gitattributes", ".cache", ".git", ".huggingface"}
 
 Model = TypeVar("Model", bound=nn.Module)
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,26 @@ def add_to_bundle(bundle: Bundle, texts: dict[str, str], *, card: str, **changes
         write_text(bundle.path / name, text)
     names = sorted({*bundle.manifest["files"], *texts})
     return _seal(bundle.path, {**bundle.manifest, **changes}, names, card)
+
+
+def read_config(bundle: Bundle, kind: str, config: type[Config]) -> Config:
+    """The configurations from which a bundle's models are built.
+
+    Args:
+        bundle: The bundle.
+        kind: What it must be.
+        config: The dataclass that holds them.
+
+    Raises:
+        BundleError: The bundle is of another kind, or its configurations are not such.
+    """
+    if bundle.kind != kind:
+        raise BundleError(f"{bundle.path}: kind", got=bundle.kind, expected=kind)
+    try:
+        return from_dict(config, bundle.manifest["config"])
+    except UsageError as error:
+        reason = str(error).partition("\n")[0]
+        raise BundleError(f"{bundle.path}: {reason}") from error
 
 
 def load_weights(

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from armchair.core.config import from_dict, to_dict
+from armchair.core.config import to_dict
 from armchair.core.device import resolve_device
 from armchair.core.errors import BundleError, UsageError
 from armchair.core.images import to_tensor
@@ -29,7 +29,7 @@ from armchair.data.pictures import to_rgb
 from armchair.data.transforms import center_crop
 from armchair.models.clip import CLIPConfig, CLIPModel, cosines, recalls
 from armchair.models.clip_weights import from_openai
-from armchair.pipelines.bundle import Bundle, load_weights, write_bundle
+from armchair.pipelines.bundle import Bundle, load_weights, read_config, write_bundle
 from armchair.text.clip_tokenizer import CLIPTokenizer
 from armchair.text.tokenizer import Tokenizer
 
@@ -73,13 +73,7 @@ class CLIP:
         Raises:
             BundleError: The bundle is of another kind, or its files do not fit together.
         """
-        if bundle.kind != KIND:
-            raise BundleError(f"{bundle.path}: kind", got=bundle.kind, expected=KIND)
-        try:
-            config = from_dict(_BundleConfig, bundle.manifest["config"])
-        except UsageError as error:
-            reason = str(error).partition("\n")[0]
-            raise BundleError(f"{bundle.path}: {reason}") from error
+        config = read_config(bundle, KIND, _BundleConfig)
         shape = config.model
         path = bundle.path / _FILES[config.vocabulary]
         if config.vocabulary == "openai":

@@ -16,14 +16,14 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
-from armchair.core.config import from_dict, to_dict
-from armchair.core.errors import BundleError, ConfigError, UnknownNameError, UsageError
+from armchair.core.config import to_dict
+from armchair.core.errors import ConfigError, UnknownNameError, UsageError
 from armchair.core.images import to_pil
 from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
 from armchair.models.autoencoders.interface import ImageTokenizer
 from armchair.models.autoencoders.vqvae import VQVAE, VQVAEConfig
 from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
-from armchair.pipelines.bundle import Bundle, load_weights, write_bundle
+from armchair.pipelines.bundle import Bundle, load_weights, read_config, write_bundle
 from armchair.sampling.tokens import sample
 from armchair.text.tokenizer import Tokenizer
 
@@ -108,13 +108,7 @@ class DALLE1:
         Raises:
             BundleError: The bundle is of another kind, or its files do not fit together.
         """
-        if bundle.kind != KIND:
-            raise BundleError(f"{bundle.path}: kind", got=bundle.kind, expected=KIND)
-        try:
-            config = from_dict(_BundleConfig, bundle.manifest["config"])
-        except UsageError as error:
-            reason = str(error).partition("\n")[0]
-            raise BundleError(f"{bundle.path}: {reason}") from error
+        config = read_config(bundle, KIND, _BundleConfig)
         first, second = config.autoencoder, config.transformer
         tokenizer = Tokenizer.load(bundle.path / "tokenizer.json")
         autoencoder = load_weights(
