@@ -38,7 +38,7 @@ from armchair.data.scenes import (
 )
 from armchair.data.scenes.backgrounds import BACKGROUND_COLOURS
 from armchair.data.scenes.materials import PALETTES
-from armchair.data.scenes.objects import FRAMES, PARTS, Part, Spot
+from armchair.data.scenes.objects import PARTS, Part, Spot
 from armchair.data.scenes.outlines import band, box, disc, join, rectangle, smooth
 from armchair.data.scenes.wording import MAX_CAPTIONS, with_article
 from armchair.data.scenes.world import OPPOSITE
@@ -124,8 +124,7 @@ def test_the_same_scene_on_every_machine():
     drawn = scene(0, 0)
     assert drawn.pairs == (("backpack", "cheese"), ("house", "avocado"))
     assert (drawn.background, drawn.relation) == ("pink", "left of")
-    first = drawn.places[0]
-    assert (first.x, first.y) == pytest.approx((0.25, 0.4102989039352859), abs=1e-12)
+    assert drawn.places[0].extent == pytest.approx(0.4040625695356677, abs=1e-15)
     attributes = [(drawn.pairs, drawn.background, drawn.size, drawn.relation) for drawn in many()]
     digest = hashlib.sha256(repr(attributes).encode()).hexdigest()
     assert digest[:16] == "40070075e8f6bded"
@@ -163,29 +162,16 @@ def test_sizes_are_clearly_apart_and_figures_stay_inside():
         for place in one.places:
             assert place.extent / 2 < place.x < 1 - place.extent / 2
             assert place.extent / 2 < place.y < 1 - place.extent / 2
-    assert min(extents["large"]) > 1.7 * max(extents["small"])
-    assert len(set(extents["large"])) == 2
+    assert min(extents["large"]) > 1.4 * max(extents["small"])
+    ratio = np.mean(extents["large"]) / np.mean(extents["small"])
+    assert 1.5 < ratio < 1.6
 
 
-def test_spots_are_whole_steps_from_the_middle():
-    """A step is a code of the shipped model: a pattern has the same codes wherever it appears."""
-    for one in many():
-        for (object_, _), place in zip(one.pairs, one.places, strict=True):
-            spot = FRAMES[object_].spot
-            for middle, offset in ((place.x, spot[0]), (place.y, spot[1])):
-                steps = 16 * (middle + offset * place.extent - 0.5)
-                assert steps == pytest.approx(round(steps), abs=1e-9)
-
-
-def test_a_small_figure_is_drawn_the_same_alone_and_beside_another():
-    middle = (0.5, 0.5, 0.5)
-    for object_ in OBJECTS:
-        pair, other = (object_, "lemon"), ("boot" if object_ != "boot" else "mug", "kiwi")
-        alone = draw(single_scene(pair, "small", "white", middle), 128)
-        beside = draw(double_scene((pair, other), "left of", "white", middle[:2]), 128)
-        moved = np.roll(alone, -32, axis=1)  # 4 steps of 8 pixels
-        differs = (moved[:, :62] != beside[:, :62]).any(axis=2)
-        assert differs.mean() < 0.01  # outlines that fall between two positions round either way
+def test_figures_are_whole_steps_from_the_middle():
+    """A step is a code of the shipped model: figures that move by it keep their codes."""
+    steps = {16 * (place.x - 0.5) for one in many() for place in one.places}
+    steps |= {16 * (place.y - 0.5) for one in many() for place in one.places}
+    assert steps == {-4, -2, -1, 0, 1, 2, 4}
 
 
 def test_figures_in_a_relation_are_where_it_says_and_do_not_touch():
@@ -212,7 +198,7 @@ def test_an_unknown_split_is_refused_with_the_known_ones():
 def test_every_object_shows_all_of_a_material():
     for parts in PARTS.values():
         assert {part.role for part in parts if isinstance(part, Part)} >= {"outer", "inner", "trim"}
-        assert sum(isinstance(part, Spot) for part in parts) == 1
+        assert any(isinstance(part, Spot) for part in parts)
 
 
 def test_patterns_stay_in_their_circle():
@@ -251,8 +237,8 @@ def test_a_picture_has_its_colours_and_a_clean_frame(size):
 
 def test_the_same_picture_on_every_machine():
     """Golden, with a little room for how releases of Pillow round a polygon's edge."""
-    assert draw(scene(0, 0), 64).mean((0, 1)) == pytest.approx([239.4, 182.0, 177.7], abs=0.5)
-    assert draw(scene(0, 3), 128).mean((0, 1)) == pytest.approx([189.7, 159.7, 219.6], abs=0.5)
+    assert draw(scene(0, 0), 64).mean((0, 1)) == pytest.approx([237.8, 181.1, 175.6], abs=0.5)
+    assert draw(scene(0, 3), 128).mean((0, 1)) == pytest.approx([188.7, 159.1, 218.4], abs=0.5)
 
 
 def test_all_sizes_show_the_same_scene():

@@ -32,7 +32,7 @@ def scenes() -> DALLE1Recipe:
     return DALLE1Recipe(
         name="scenes",
         description="DALL·E 1 on scenes, a procedural world of objects made of foods.",
-        data=DataConfig(source="scenes", num_pictures=48_000, num_validation=512),
+        data=DataConfig(source="scenes", num_pictures=64_000, num_validation=512),
         tokenizer=TokenizerConfig(vocab_size=512, context_length=40, dropout=0.0),
         autoencoder=DiscreteVAEConfig(
             image_size=128,
@@ -82,7 +82,7 @@ def scenes() -> DALLE1Recipe:
         ),
         transformer_loss=TextToImageLossConfig(condition_dropout=0.1),
         transformer_training=TrainingConfig(
-            num_images=96_000,
+            num_images=128_000,
             batch_size=16,
             optimizer=OptimizerConfig(
                 hidden_matrices="muon",

@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 
 from armchair.data.scenes.backgrounds import BACKGROUND_COLOURS
 from armchair.data.scenes.materials import DARK, PALETTES, Colour
-from armchair.data.scenes.objects import FRAMES, PARTS, Part
+from armchair.data.scenes.objects import PARTS, Part
+from armchair.data.scenes.outlines import box
 from armchair.data.scenes.world import Place, Scene
 
 _GRID = 512  # positions over the picture's side on which outlines fall
@@ -65,21 +66,23 @@ def _figure(
         of 1; each shape's range in the flattened corners with its colour; and half the width and
         half the height of the whole.
     """
-    palette, frame = PALETTES[material], FRAMES[object_]
-    longest = frame.longest_side
+    palette = PALETTES[material]
     roles = {"outer": palette.outer, "inner": palette.inner, "trim": palette.trim, "dark": DARK}
     coloured = []
     for part in PARTS[object_]:
         if isinstance(part, Part):
-            coloured.append(((part.outline - frame.middle) / longest, roles[part.role]))
+            coloured.append((part.outline, roles[part.role]))
         else:
             for outline, colour in palette.pattern:
-                coloured.append((outline * (part.radius / 100) + frame.spot, colour))
+                coloured.append((outline * part.radius + np.array([part.x, part.y]), colour))
 
-    points = np.concatenate([outline for outline, _ in coloured])
+    left, top, right, bottom = box([outline for outline, _ in coloured])
+    longest = max(right - left, bottom - top)
+    middle = ((left + right) / 2, (top + bottom) / 2)
+    points = np.concatenate([(outline - middle) / longest for outline, _ in coloured])
     shapes, start = [], 0
     for outline, colour in coloured:
         stop = start + outline.size
         shapes.append((start, stop, colour))
         start = stop
-    return points, shapes, (frame.width / longest / 2, frame.height / longest / 2)
+    return points, shapes, ((right - left) / longest / 2, (bottom - top) / longest / 2)

@@ -4,8 +4,7 @@
     captions(scene, 8, generator)       eight different wordings
 
 The object and its material are always stated, and so is the relation between two objects, from
-the left or upper one ("A left of B") or, less often, from the other ("B right of A"); size and
-background are sometimes left out.
+either side ("A left of B" or "B right of A"); size and background are sometimes left out.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ _SHARE_WITH_BACKGROUND = 0.75
 _SHARE_WITH_BACKGROUND_FIRST = 0.25
 _SHARE_WITH_OPENING = 0.2
 _SHARE_AS_SENTENCE = 0.25
-_SHARE_FROM_LEFT_OR_TOP = 0.7  # of captions of two start with the left or the upper object
 
 _THINGS = (
     "{material} {object}",
@@ -49,32 +47,24 @@ _RELATED: dict[Relation, tuple[str, ...]] = {
         "{first} left of {second}",
         "{second} with {first} to its left",
         "{first} on the left and {second} on the right",
-        "{first} on the left, {second} on the right",
-        "on the left {first} and on the right {second}",
     ),
     "right of": (
         "{first} to the right of {second}",
         "{first} right of {second}",
         "{second} with {first} to its right",
         "{first} on the right and {second} on the left",
-        "{first} on the right, {second} on the left",
-        "on the right {first} and on the left {second}",
     ),
     "above": (
         "{first} above {second}",
         "{first} over {second}",
         "{second} with {first} above it",
         "{first} at the top and {second} at the bottom",
-        "{first} at the top, {second} at the bottom",
-        "at the top {first} and at the bottom {second}",
     ),
     "below": (
         "{first} below {second}",
         "{first} under {second}",
         "{second} with {first} below it",
         "{first} at the bottom and {second} at the top",
-        "{first} at the bottom, {second} at the top",
-        "at the bottom {first} and at the top {second}",
     ),
 }
 
@@ -186,6 +176,6 @@ def _two_things(pairs: tuple[Pair, ...], relation: Relation, share: Sequence[flo
         _thing(pair, None, pick(templates, choice))
         for pair, choice in zip(pairs, share[:2], strict=True)
     )
-    if (relation in {"left of", "above"}) != (share[2] < _SHARE_FROM_LEFT_OR_TOP):
+    if share[2] < 0.5:
         first, second, relation = second, first, OPPOSITE[relation]
     return pick(_RELATED[relation], share[3]).format(first=first, second=second)

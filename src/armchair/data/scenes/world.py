@@ -19,7 +19,7 @@ from armchair.core.errors import UnknownNameError
 from armchair.core.random import numpy_generator
 from armchair.data.scenes.backgrounds import BACKGROUNDS
 from armchair.data.scenes.materials import MATERIALS
-from armchair.data.scenes.objects import FRAMES, OBJECTS
+from armchair.data.scenes.objects import OBJECTS
 
 Name = TypeVar("Name")
 
@@ -65,11 +65,13 @@ SEEN_PAIRS: tuple[Pair, ...] = tuple(
 )
 
 _SHARE_OF_TWO = 0.5  # of all scenes have two objects
-_STEP = 1 / 16  # places lie on a lattice, see `_placed`
-_EXTENTS: dict[Size, tuple[float, ...]] = {"small": (0.40,), "large": (0.70, 0.74)}
-_DRIFTS: dict[Size, int] = {"small": 2, "large": 1}  # steps of a single figure from the middle
-_APART = 4  # steps from the middle to each of two figures, along their relation
-_DRIFT_OF_TWO = 1  # steps across their relation
+_STEP = 1 / 16  # places lie on a lattice: the middles of figures are whole steps apart
+_EXTENTS: dict[Size, tuple[float, float]] = {"small": (0.45, 0.50), "large": (0.71, 0.78)}
+_EXTENTS_OF_TWO = (0.40, 0.43)
+_MARGIN = 0.03  # kept free at the picture's edge
+_MAX_DRIFT = 0.14  # of a single figure from the middle
+_APART = 4 * _STEP  # from the middle to each of two figures, along their relation
+_DRIFT_OF_TWO = 0.07  # across their relation
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def scene(seed: int, index: int, *, split: str = "train") -> Scene:
     others = [pair for pair in pairs if pair[0] != first[0]]
     second = pick(others, choices[3])
     relation = pick(RELATIONS, choices[4])
-    return double_scene((first, second), relation, background, choices[5:7])
+    return double_scene((first, second), relation, background, choices[5:9])
 
 
 def single_scene(pair: Pair, size: Size, background: str, jitter: Sequence[float]) -> Scene:
@@ -137,9 +139,11 @@ def single_scene(pair: Pair, size: Size, background: str, jitter: Sequence[float
         background: One of BACKGROUNDS.
         jitter: Three numbers in [0, 1] that move and scale the figure within its limits.
     """
-    right, down = (_drift(_DRIFTS[size], choice) for choice in jitter[:2])
-    place = _placed(pair, right, down, pick(_EXTENTS[size], jitter[2]))
-    return Scene((pair,), background, size, None, (place,))
+    smallest, largest = _EXTENTS[size]
+    extent = smallest + (largest - smallest) * float(jitter[2])
+    drift = min(_MAX_DRIFT, 0.5 - _MARGIN - extent / 2)
+    x, y = (0.5 + _drifted(drift, part) for part in jitter[:2])
+    return Scene((pair,), background, size, None, (Place(x, y, extent),))
 
 
 def double_scene(
@@ -151,36 +155,25 @@ def double_scene(
         pairs: The objects and their materials.
         relation: One of RELATIONS: where the first is, seen from the second.
         background: One of BACKGROUNDS.
-        jitter: A number in [0, 1] for each figure, which moves it across the relation.
+        jitter: Four numbers in [0, 1] that move and scale the figures within their limits.
     """
-    side = -_APART if relation in {"left of", "above"} else _APART
+    smallest, largest = _EXTENTS_OF_TWO
+    side = -1 if relation in {"left of", "above"} else 1
     places = []
-    for pair, along, choice in zip(pairs, (side, -side), jitter, strict=False):
-        across = _drift(_DRIFT_OF_TWO, choice)
-        right, down = (along, across) if relation in {"left of", "right of"} else (across, along)
-        places.append(_placed(pair, right, down, _EXTENTS["small"][0]))
+    for sign, (across, grown) in ((side, jitter[:2]), (-side, jitter[2:4])):
+        main = 0.5 + sign * _APART
+        cross = 0.5 + _drifted(_DRIFT_OF_TWO, across)
+        x, y = (main, cross) if relation in {"left of", "right of"} else (cross, main)
+        places.append(Place(x, y, smallest + (largest - smallest) * float(grown)))
     return Scene(pairs, background, None, relation, tuple(places))
 
 
-def _placed(pair: Pair, right: int, down: int, extent: float) -> Place:
-    """The figure's place, so many steps from the middle: the nearest that puts its spot on a step.
-
-    So a pattern is cut into the same patches of 8x8 pixels wherever it appears, on whatever
-    object; and a figure, wherever it is.
-    """
-    spot = FRAMES[pair[0]].spot
-    x, y = (
-        0.5 + _STEP * (steps + round(offset * extent / _STEP)) - offset * extent
-        for steps, offset in ((right, spot[0]), (down, spot[1]))
-    )
-    return Place(x, y, extent)
-
-
-def _drift(most: int, choice: float) -> int:
-    """A whole number, at most `most` either way, drawn by `choice` in [0, 1]."""
-    return pick(range(-most, most + 1), choice)
+def _drifted(limit: float, choice: float) -> float:
+    """A whole number of steps, at most `limit` either way, drawn by `choice` in [0, 1]."""
+    most = int(limit / _STEP)
+    return _STEP * (min(int(float(choice) * (2 * most + 1)), 2 * most) - most)
 
 
 def pick(names: Sequence[Name], choice: float) -> Name:
-    """The name at `choice`, a number in [0, 1], along the list."""
-    return names[min(int(choice * len(names)), len(names) - 1)]
+    """The name at `choice`, a number in [0, 1), along the list."""
+    return names[int(choice * len(names))]
