@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from armchair.core.errors import DataError, OutputError
-from armchair.data import code_store
-from armchair.data.code_store import CodeStore, Encoded, write_codes
+from armchair.data import shards
+from armchair.data.code_store import CodeStore, write_codes
+from armchair.data.shards import Encoded
 
 ABOUT = {"recipe": {"type": "DiscreteVAEConfig", "width": 8}, "data": {"seed": 0}}
 TOTAL = 10
@@ -18,7 +19,7 @@ ODD = "one\u2028two\u2029three\x85four\x0bfive\r\nsix\tsüß 椅子 🥑"
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code_store, "SHARD_SIZE", 4)
+    monkeypatch.setattr(shards, "SHARD_SIZE", 4)
 
 
 class Encoder:
@@ -82,11 +83,11 @@ def test_a_shard_without_its_captions_is_written_anew(
     def full_disk(path: Path, text: str) -> None:
         raise OutputError(f"cannot write {path}")
 
-    monkeypatch.setattr(code_store, "write_text", full_disk)
+    monkeypatch.setattr(shards, "write_text", full_disk)
     with pytest.raises(OutputError):
         write(tmp_path, Encoder(first_code=77))  # leaves codes without captions
     monkeypatch.undo()
-    monkeypatch.setattr(code_store, "SHARD_SIZE", 4)
+    monkeypatch.setattr(shards, "SHARD_SIZE", 4)
     assert (tmp_path / "00000.npy").exists()
     write(tmp_path, Encoder())
     check(CodeStore(tmp_path))
@@ -121,7 +122,7 @@ def test_a_manifest_that_makes_no_sense_is_refused(tmp_path: Path, manifest: str
 def test_codes_of_another_autoencoder_are_refused(tmp_path: Path) -> None:
     write(tmp_path, Encoder())
     other = {**ABOUT, "recipe": {"type": "VQVAEConfig"}}
-    with pytest.raises(DataError, match="codes of another autoencoder or data set"):
+    with pytest.raises(DataError, match="made by another model or of another data"):
         write(tmp_path, Encoder(), other)
     write(tmp_path, Encoder())  # the refusal has changed nothing
     check(CodeStore(tmp_path))
@@ -131,7 +132,7 @@ def test_codes_of_other_weights_are_refused(tmp_path: Path) -> None:
     first, second = ({**ABOUT, "autoencoder": digest * 64} for digest in "ab")
     write(tmp_path, Encoder(), first)
     assert CodeStore(tmp_path).about == {**first, "pictures": TOTAL}
-    with pytest.raises(DataError, match="codes of another autoencoder or data set"):
+    with pytest.raises(DataError, match="made by another model or of another data"):
         write(tmp_path, Encoder(), second)
 
 
@@ -147,7 +148,7 @@ def test_another_number_of_pictures_is_another_data_set(tmp_path: Path) -> None:
     """A folder of pictures that has grown must not mix with the shards of before."""
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, Encoder(fail_at=9), total=10)
-    with pytest.raises(DataError, match="codes of another autoencoder or data set"):
+    with pytest.raises(DataError, match="made by another model or of another data"):
         write(tmp_path, Encoder(), total=12)
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from armchair.core.config import to_dict
 from armchair.core.errors import CheckpointError, ConfigError, DataError, UsageError
 from armchair.core.files import sha256
-from armchair.data import code_store
+from armchair.data import shards
 from armchair.data.code_store import CodeStore
 from armchair.data.scenes import Scenes, ScenesConfig
 from armchair.data.sources import DataConfig
@@ -52,7 +52,7 @@ COMMAND = "armchair train toy --out somewhere"
 @pytest.fixture(autouse=True, scope="module")
 def _small_shards() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(code_store, "SHARD_SIZE", 8)
+        patch.setattr(shards, "SHARD_SIZE", 8)
         yield
 
 
@@ -326,7 +326,7 @@ def replace_autoencoder(folder: Path) -> None:
 
 def test_what_another_autoencoder_has_left_is_refused(finished: Path) -> None:
     replace_autoencoder(finished)
-    with pytest.raises(DataError, match="codes of another autoencoder") as caught:
+    with pytest.raises(DataError, match="made by another model") as caught:
         walk(finished)
     assert "remove this folder" in str(caught.value)
     with pytest.raises(CheckpointError, match="codes was made with another autoencoder"):

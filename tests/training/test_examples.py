@@ -6,11 +6,21 @@ import torch
 
 from armchair.core.images import to_tensor
 from armchair.core.random import numpy_generator
-from armchair.data.code_store import CodeStore, Encoded, write_codes
+from armchair.data.code_store import CodeStore, write_codes
+from armchair.data.embedding_store import EmbeddingStore, write_embeddings
 from armchair.data.scenes import Scenes, ScenesConfig
+from armchair.data.shards import Encoded
+from armchair.data.sources import DataConfig
 from armchair.data.transforms import augment_for_autoencoder
 from armchair.text.tokenizer import Tokenizer, TokenizerConfig
-from armchair.training.examples import CaptionedCodes, CaptionedImages, PictureExamples
+from armchair.training.examples import (
+    CaptionedCodes,
+    CaptionedImages,
+    EmbeddedCaptions,
+    PictureExamples,
+    Views,
+    view,
+)
 
 SCENES = Scenes(ScenesConfig(num_pictures=3, size=32))
 
@@ -86,3 +96,48 @@ def test_captioned_images_draw_a_wording_and_a_crop_for_each_position() -> None:
         drawn = [examples(**changes).example(1, position)[key] for position in (7, 7, 8, 9, 10)]
         assert torch.equal(drawn[0], drawn[1])
         assert any(not torch.equal(drawn[0], other) for other in drawn[2:])
+
+
+def embedding_store(folder: Path) -> EmbeddingStore:
+    """Six views of three pictures with three wordings each, embedded as numbers that tell them."""
+    images = np.arange(6.0)[:, None].repeat(2, axis=1)
+    texts = np.arange(18.0)[:, None].repeat(2, axis=1)
+    write_embeddings(folder, 6, lambda _: (images, texts, [WORDINGS] * 6), about={})
+    return EmbeddingStore(folder)
+
+
+def wording_tokenizer() -> Tokenizer:
+    config = TokenizerConfig(vocab_size=280, context_length=24, dropout=0.0)
+    return Tokenizer.train(iter(WORDINGS * 5), config)
+
+
+def test_captions_come_with_their_own_embedding(tmp_path: Path) -> None:
+    store, tokenizer = embedding_store(tmp_path), wording_tokenizer()
+    examples = EmbeddedCaptions(store, tokenizer, seed=0, dropout=0.0)
+    assert len(examples) == 6
+    drawn = set()
+    for position in range(40):
+        example = examples.example(4, position)
+        which = WORDINGS.index(tokenizer.decode(example["text"].numpy()))
+        assert example["text_embedding"].tolist() == [4 * 3 + which] * 2
+        assert example["image_embedding"].tolist() == [4, 4]
+        drawn.add(which)
+    assert drawn == {0, 1, 2}
+
+
+def test_views_come_with_what_a_model_is_told(tmp_path: Path) -> None:
+    data = DataConfig(views=2)
+    bare = Views(SCENES, data, size=16, seed=0)
+    assert len(bare) == 6
+    for number in (1, 4):  # the centre of picture 1, and another view of it
+        example = bare.example(number, 0)
+        assert set(example) == {"images"}
+        assert torch.equal(example["images"], to_tensor(view(SCENES, number, size=16, seed=0)))
+    tokenizer = Tokenizer.train(SCENES.captions(1), TokenizerConfig(vocab_size=260))
+    told = Views(
+        SCENES, data, size=16, seed=0, tokenizer=tokenizer, embeddings=embedding_store(tmp_path)
+    )
+    seen = {tokenizer.decode(told.example(4, p)["text"].numpy()) for p in range(60)}
+    assert seen == {caption.lower() for caption in SCENES.captions(1)}
+    assert told.example(4, 0)["embedding"].tolist() == [4, 4]
+    assert torch.equal(told.example(4, 7)["images"], bare.example(4, 0)["images"])

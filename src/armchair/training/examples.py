@@ -1,8 +1,8 @@
-"""What each stage sees: pictures, captions with codes, or captions with pictures."""
+"""What each stage sees: pictures, and captions with codes, with pictures, or with embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 from armchair.core.images import to_tensor
 from armchair.core.random import numpy_generator
 from armchair.data.code_store import CodeStore
+from armchair.data.embedding_store import EmbeddingStore
+from armchair.data.sources import DataConfig
 from armchair.data.transforms import (
     augment_for_autoencoder,
     augment_for_transformer,
@@ -77,8 +79,9 @@ class CaptionedCodes:
         """The codes of picture `index`, with a wording drawn for position `position`."""
         generator = numpy_generator("caption", self.seed, position)
         wordings = self.codes.captions(index)
+        caption = wordings[int(generator.integers(len(wordings)))]
         return {
-            "text": _wording(wordings, self.tokenizer, self.dropout, generator),
+            "text": _encoded(caption, self.tokenizer, self.dropout, generator),
             "codes": torch.from_numpy(np.asarray(self.codes.codes(index))),
         }
 
@@ -122,7 +125,8 @@ class CaptionedImages:
         """Picture `index`, with a wording and a crop drawn for position `position`."""
         generator = numpy_generator("captioned picture", self.seed, position)
         wordings = self.pictures.captions(index)
-        text = _wording(wordings, self.tokenizer, self.dropout, generator)
+        caption = wordings[int(generator.integers(len(wordings)))]
+        text = _encoded(caption, self.tokenizer, self.dropout, generator)
         pixels = self.pictures.pixels(index)
         crop = (
             augment_for_transformer(pixels, self.size, generator)
@@ -132,11 +136,94 @@ class CaptionedImages:
         return {"text": text, "images": to_tensor(crop)}
 
 
-def _wording(
-    wordings: Sequence[str], tokenizer: Tokenizer, dropout: float, generator: np.random.Generator
+class EmbeddedCaptions:
+    """Captions as "text" and "text_embedding", with the "image_embedding" of their pictures.
+
+    Each position of the run draws one of the picture's wordings and its own BPE dropout.
+
+    Args:
+        embeddings: The embeddings and captions.
+        tokenizer: Encodes the captions; those that are too long are cut.
+        seed: Keys the choices.
+        dropout: Of merges, in [0, 1].
+    """
+
+    def __init__(
+        self, embeddings: EmbeddingStore, tokenizer: Tokenizer, *, seed: int, dropout: float
+    ) -> None:
+        self.embeddings = embeddings
+        self.tokenizer = tokenizer
+        self.seed = seed
+        self.dropout = dropout
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def example(self, index: int, position: int) -> dict[str, Tensor]:
+        """Picture `index`, with a wording drawn for position `position`."""
+        generator = numpy_generator("caption", self.seed, position)
+        wordings = self.embeddings.captions(index)
+        which = int(generator.integers(len(wordings)))
+        return {
+            "text": _encoded(wordings[which], self.tokenizer, self.dropout, generator),
+            "text_embedding": torch.from_numpy(self.embeddings.texts(index)[which]),
+            "image_embedding": torch.from_numpy(self.embeddings.image(index)),
+        }
+
+
+class Views:
+    """Views of pictures as "images" in [-1, 1], with what a model that draws is told of them.
+
+    Args:
+        pictures: The data set.
+        data: How many views, and which; see `view`.
+        size: Side of the pictures in pixels.
+        seed: Keys the choice of wordings.
+        tokenizer: Encodes a caption of each as "text", one that is too long cut; None for none.
+        dropout: Of merges, in [0, 1].
+        embeddings: Gives the "embedding" of each view; None for none.
+    """
+
+    def __init__(
+        self,
+        pictures: CaptionedPictures,
+        data: DataConfig,
+        *,
+        size: int,
+        seed: int,
+        tokenizer: Tokenizer | None = None,
+        dropout: float = 0.0,
+        embeddings: EmbeddingStore | None = None,
+    ) -> None:
+        self.pictures = pictures
+        self.data = data
+        self.size = size
+        self.seed = seed
+        self.tokenizer = tokenizer
+        self.dropout = dropout
+        self.embeddings = embeddings
+
+    def __len__(self) -> int:
+        return len(self.pictures) * self.data.views
+
+    def example(self, index: int, position: int) -> dict[str, Tensor]:
+        """View `index`, with a wording drawn for position `position`."""
+        pixels = view(self.pictures, index, size=self.size, seed=self.data.seed)
+        example = {"images": to_tensor(pixels)}
+        if self.tokenizer is not None:
+            generator = numpy_generator("caption", self.seed, position)
+            wordings = self.pictures.captions(index % len(self.pictures))
+            caption = wordings[int(generator.integers(len(wordings)))]
+            example["text"] = _encoded(caption, self.tokenizer, self.dropout, generator)
+        if self.embeddings is not None:
+            example["embedding"] = torch.from_numpy(self.embeddings.image(index))
+        return example
+
+
+def _encoded(
+    caption: str, tokenizer: Tokenizer, dropout: float, generator: np.random.Generator
 ) -> Int64[Tensor, " T"]:
-    """The tokens of one of several captions, drawn by lot."""
-    caption = wordings[int(generator.integers(len(wordings)))]
+    """A caption's tokens, merges left out at random."""
     text = tokenizer.encode_batch([caption], truncate=True, dropout=dropout, generator=generator)
     return torch.from_numpy(text[0])
 
@@ -144,7 +231,7 @@ def _wording(
 def view(
     pictures: CaptionedPictures, number: int, *, size: int, seed: int
 ) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """A crop of a picture, as it is encoded for the transformer.
+    """A crop of a picture, as it is encoded once for a later stage.
 
     Args:
         pictures: The data set.
