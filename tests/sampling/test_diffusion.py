@@ -16,7 +16,10 @@ from armchair.models.text_stream import TextStreamConfig
 from armchair.models.unet import UNet, UNetConfig
 from armchair.sampling.diffusion import (
     DiffusionSampling,
+    Known,
+    invert_images,
     measure_noise,
+    noise_images,
     sample_embeddings,
     sample_images,
 )
@@ -360,3 +363,92 @@ def test_analytic_steps_use_what_was_measured(prior):
 def test_analytic_steps_are_for_embeddings(decoder):
     with pytest.raises(ConfigError, match="sampler: got 'analytic_dpm', expected another"):
         sample_images(decoder, GIVEN, keys=KEYS, settings=settings(sampler="analytic_dpm"))
+
+
+# Pictures that are given
+
+
+IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(2)) * 2 - 1
+
+
+def test_an_inverted_picture_is_drawn_again(decoder):
+    how = settings(num_steps=20, sampler="ddim")
+    with torch.no_grad():
+        for parameter in decoder.parameters():  # a smooth field, as a trained one is
+            parameter.mul_(0.3)
+    drawn = sample_images(decoder, GIVEN, keys=KEYS, settings=how)
+    latents = invert_images(decoder, GIVEN, drawn, settings=how)
+    again = sample_images(decoder, GIVEN, keys=KEYS, settings=how, latents=latents)
+    torch.testing.assert_close(again, drawn, atol=0.05, rtol=0)
+
+
+def test_eta_draws_anew_from_the_same_latents(decoder):
+    latents = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+
+    def draw(eta, keys):
+        how = settings(num_steps=10, sampler="ddim", eta=eta)
+        return sample_images(decoder, GIVEN, keys=keys, settings=how, latents=latents)
+
+    other = [(9, k) for k in range(3)]
+    assert torch.equal(draw(0.0, KEYS), draw(0.0, other))
+    assert not torch.equal(draw(1.0, KEYS), draw(1.0, other))
+
+
+def test_noise_is_as_much_as_the_first_step_begins_with(decoder):
+    how = settings(num_steps=10, strength=0.5)
+    assert how.timesteps(20) == even_timesteps(20, 10)[5:]
+    assert settings(num_steps=10, strength=0.01).timesteps(20) == [0]
+    assert settings(num_steps=10).timesteps(20) == even_timesteps(20, 10)
+    first = how.timesteps(20)[0]
+    noise = keyed_noise(KEYS, (3, 8, 8), purpose="pictures 8")(0)
+    share = float(decoder.schedule.alpha_bar[first])
+    expected = share**0.5 * IMAGES + (1 - share) ** 0.5 * noise
+    found = noise_images(decoder, IMAGES, keys=KEYS, settings=how)
+    torch.testing.assert_close(found, expected)
+
+
+def test_weak_noise_leaves_more_of_a_picture(decoder):
+    """Shown by a model that takes whatever it gets for a clean picture."""
+    decoder.denoise = lambda x_t, t, condition: Prediction(x_t)
+    moved = []
+    for strength in (0.1, 0.5, 1.0):
+        how = settings(num_steps=10, sampler="ddim", strength=strength)
+        latents = noise_images(decoder, IMAGES, keys=KEYS, settings=how)
+        drawn = sample_images(decoder, GIVEN, keys=KEYS, settings=how, latents=latents)
+        moved.append(float((drawn - IMAGES).abs().mean()))
+    assert moved == sorted(moved)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_what_is_known_stays(decoder, sampler):
+    painted = torch.zeros(3, 1, 8, 8)
+    painted[..., :4] = 1
+    how, known = settings(sampler=sampler), Known(IMAGES, painted)
+    drawn = sample_images(decoder, GIVEN, keys=KEYS, settings=how, known=known)
+    torch.testing.assert_close(drawn[..., 4:], IMAGES[..., 4:])
+    assert (drawn[..., :4] - IMAGES[..., :4]).abs().mean() > 0.1
+    everywhere = Known(IMAGES, torch.ones(3, 1, 8, 8))
+    free = sample_images(decoder, GIVEN, keys=KEYS, settings=how)
+    found = sample_images(decoder, GIVEN, keys=KEYS, settings=how, known=everywhere)
+    torch.testing.assert_close(found, free, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eta": -0.1, "sampler": "ddim"}, "eta: got -0.1, expected at least 0"),
+        ({"eta": 0.5}, "eta: got 0.5, expected 0, as the sampler is not ddim"),
+        ({"strength": 0.0}, "strength: got 0.0, expected above 0"),
+        ({"strength": 1.1}, "strength: got 1.1"),
+    ],
+)
+def test_settings_of_edits_that_make_no_sense(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        settings(**changes)
+
+
+def test_part_of_the_steps_needs_something_to_begin_with(decoder):
+    with pytest.raises(
+        ConfigError, match=r"strength: got 0\.5, expected 1, as there are no latents"
+    ):
+        sample_images(decoder, GIVEN, keys=KEYS, settings=settings(strength=0.5))

@@ -1,6 +1,7 @@
-"""Wrappers of denoisers: classifier-free guidance, and keeping x_0 within a picture's range.
+"""Wrappers of denoisers: classifier-free guidance, and keeping x_0 to what it is known to be.
 
     denoise = threshold(guide(denoise, condition, null_condition, scale=3.0), bound=1.0)
+    denoise = inpaint(denoise, pictures, painted)
 
 Source: "Classifier-Free Diffusion Guidance" (arXiv 2207.12598), equation 6; for thresholding,
 "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding" (arXiv 2205.11487),
@@ -91,3 +92,23 @@ def threshold(
         return replace(prediction, x_0=x_0.clamp(-limit, limit) * (bound / limit))
 
     return thresholded
+
+
+def inpaint(
+    denoise: Denoiser, known: Float[Tensor, "B C H W"], painted: Float[Tensor, "B 1 H W"]
+) -> Denoiser:
+    """Keep x_0 to what it is known to be, outside of what is painted anew.
+
+    Every sampler then lands on the known pixels exactly, and what is painted is drawn beside them.
+
+    Args:
+        denoise: What to wrap.
+        known: Clean pictures.
+        painted: 1 where they are painted anew, 0 where they stay; between the two a mixture.
+    """
+
+    def inpainted(x_t: Float[Tensor, "B C H W"], t: Int[Tensor, " B"]) -> Prediction:
+        prediction = denoise(x_t, t)
+        return replace(prediction, x_0=known + painted * (prediction.x_0 - known))
+
+    return inpainted

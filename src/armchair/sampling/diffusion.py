@@ -19,8 +19,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from armchair.core.errors import ConfigError
-from armchair.diffusion.guidance import Condition, guide, threshold
-from armchair.diffusion.process import Denoiser
+from armchair.diffusion.guidance import Condition, guide, inpaint, threshold
+from armchair.diffusion.process import Denoiser, add_noise
 from armchair.diffusion.samplers import (
     Noise,
     OnStep,
@@ -28,6 +28,7 @@ from armchair.diffusion.samplers import (
     ddim,
     ddpm,
     dpm_solver,
+    invert_ddim,
     keyed_noise,
     mean_squared_noise,
 )
@@ -38,6 +39,8 @@ from armchair.models.unet import UNet
 from armchair.sampling.evaluating import evaluating
 
 Sampler = Literal["ddpm", "analytic_dpm", "ddim", "dpm_solver"]
+
+_REFINEMENTS = 2  # of each step of an inversion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +56,17 @@ class DiffusionSampling:
         guidance_scale: At least 1, which is no guidance and costs half.
         percentile: None to clip pictures to their range; in (0, 1) to scale them back to it from
             this percentile of their magnitudes, which keeps strong guidance from saturating.
+        eta: At least 0, and 0 for all but "ddim": how much is drawn anew at each step.
+        strength: In (0, 1], the share of the steps that are taken: the last ones. Below 1 they
+            begin at given pictures with some noise in them.
     """
 
     num_steps: int
     sampler: Sampler = "dpm_solver"
     guidance_scale: float = 1.0
     percentile: float | None = None
+    eta: float = 0.0
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -72,6 +80,34 @@ class DiffusionSampling:
             )
         if self.percentile is not None and not 0 < self.percentile < 1:
             raise ConfigError("percentile", got=self.percentile, expected="in (0, 1)")
+        if not 0 <= self.eta < float("inf"):
+            raise ConfigError("eta", got=self.eta, expected="at least 0, and finite")
+        if self.eta and self.sampler != "ddim":
+            raise ConfigError("eta", got=self.eta, expected="0, as the sampler is not ddim")
+        if not 0 < self.strength <= 1:
+            raise ConfigError("strength", got=self.strength, expected="above 0, at most 1")
+
+    def timesteps(self, num_timesteps: int) -> list[int]:
+        """The timesteps that are visited, of T in all, falling to 0.
+
+        Raises:
+            ConfigError: There are more steps than timesteps.
+        """
+        visited = even_timesteps(num_timesteps, self.num_steps)
+        return visited[-max(1, round(self.strength * self.num_steps)) :]
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is to stay of pictures, and what is painted anew.
+
+    Attributes:
+        images: The pictures, in [-1, 1].
+        painted: 1 where they are painted anew, 0 where they stay.
+    """
+
+    images: Float[Tensor, "B 3 H W"]
+    painted: Float[Tensor, "B 1 H W"]
 
 
 def sample_images(
@@ -80,6 +116,8 @@ def sample_images(
     *,
     keys: Sequence[tuple[int, int]],
     settings: DiffusionSampling,
+    latents: Float[Tensor, "B 3 H W"] | None = None,
+    known: Known | None = None,
     on_step: OnStep | None = None,
 ) -> Float[Tensor, "B 3 H W"]:
     """Draw one picture for each key.
@@ -89,6 +127,9 @@ def sample_images(
         condition: What `UNet.encode` wants, a row for each key.
         keys: For each picture its (seed, index), which alone decide its noise.
         settings: How to draw.
+        latents: What the first step begins with, from `invert_images` or `noise_images`; noise
+            alone if not given.
+        known: Pictures to keep in part; all is drawn if not given.
         on_step: Told of (steps done, steps in all, the pictures as they look so far).
 
     Returns:
@@ -108,11 +149,74 @@ def sample_images(
     size = config.image_size
     if config.low_size is not None and "low" in condition:
         size = condition["low"].shape[-1] * size // config.low_size
-    noise = keyed_noise(keys, (3, size, size), purpose=f"pictures {size}", device=model.device)
+    noise = _picture_noise(model, keys, size)
     with evaluating(model), torch.no_grad():
-        denoise = _guided(model, condition, len(keys), settings.guidance_scale)
-        denoise = threshold(denoise, percentile=settings.percentile)
-        return _run(model, denoise, noise, settings, on_step)
+        denoise = _picture_denoiser(model, condition, len(keys), settings)
+        if known is not None:
+            denoise = inpaint(
+                denoise, known.images.to(model.device), known.painted.to(model.device)
+            )
+        if latents is None:
+            if settings.strength < 1:
+                expected = "1, as there are no latents to begin with"
+                raise ConfigError("strength", got=settings.strength, expected=expected)
+            latents = noise(0)
+        return _run(model, denoise, latents, noise, settings, on_step)
+
+
+@torch.no_grad()
+def invert_images(
+    model: UNet,
+    condition: Condition,
+    images: Float[Tensor, "B 3 H W"],
+    *,
+    settings: DiffusionSampling,
+) -> Float[Tensor, "B 3 H W"]:
+    """The latents from which "ddim" at eta = 0 draws given pictures, under the same settings.
+
+    Args:
+        model: A decoder.
+        condition: What `UNet.encode` wants, a row for each picture.
+        images: The pictures, in [-1, 1], of the model's size.
+        settings: How they will be drawn.
+
+    Source: DALL·E 2, section 3.1; DDIM, section 4.3.
+    """
+    with evaluating(model):
+        denoise = _picture_denoiser(model, condition, len(images), settings)
+        timesteps = settings.timesteps(model.schedule.num_timesteps)
+        return invert_ddim(
+            denoise,
+            images.to(model.device),
+            model.schedule,
+            timesteps,
+            refinements=_REFINEMENTS,
+        )
+
+
+def noise_images(
+    model: UNet,
+    images: Float[Tensor, "B 3 H W"],
+    *,
+    keys: Sequence[tuple[int, int]],
+    settings: DiffusionSampling,
+) -> Float[Tensor, "B 3 H W"]:
+    """Pictures with as much noise in them as the first step of `settings` begins with."""
+    noise = _picture_noise(model, keys, images.shape[-1])(0)
+    first = settings.timesteps(model.schedule.num_timesteps)[0]
+    t = torch.full((len(images),), first, device=model.device)
+    return add_noise(model.schedule, images.to(model.device), t, noise)
+
+
+def _picture_noise(model: UNet, keys: Sequence[tuple[int, int]], size: int) -> Noise:
+    return keyed_noise(keys, (3, size, size), purpose=f"pictures {size}", device=model.device)
+
+
+def _picture_denoiser(
+    model: UNet, condition: Condition, rows: int, settings: DiffusionSampling
+) -> Denoiser:
+    denoise = _guided(model, condition, rows, settings.guidance_scale)
+    return threshold(denoise, percentile=settings.percentile)
 
 
 def sample_embeddings(
@@ -155,7 +259,8 @@ def sample_embeddings(
         for candidate in range(candidates):
             purpose = f"prior, candidate {candidate}"
             noise = keyed_noise(keys, shape, purpose=purpose, device=prior.device)
-            drawn.append(prior.scale.inverse(_run(prior, denoise, noise, settings, None)))
+            run = _run(prior, denoise, noise(0), noise, settings, None)
+            drawn.append(prior.scale.inverse(run))
     embeddings = torch.stack(drawn)  # candidates B E
     best = (embeddings * text_embeddings.to(prior.device)).sum(dim=2).argmax(dim=0)
     return embeddings[best, torch.arange(len(best), device=best.device)]
@@ -206,15 +311,15 @@ def _guided(model: DiffusionModel, condition: Condition, rows: int, scale: float
 def _run(
     model: DiffusionModel,
     denoise: Denoiser,
+    x: Tensor,
     noise: Noise,
     settings: DiffusionSampling,
     on_step: OnStep | None,
 ) -> Tensor:
     schedule = model.schedule
-    timesteps = even_timesteps(schedule.num_timesteps, settings.num_steps)
-    x = noise(0)
+    timesteps = settings.timesteps(schedule.num_timesteps)
     if settings.sampler == "ddim":
-        return ddim(denoise, x, schedule, timesteps, on_step=on_step)
+        return ddim(denoise, x, schedule, timesteps, eta=settings.eta, noise=noise, on_step=on_step)
     if settings.sampler == "dpm_solver":
         return dpm_solver(denoise, x, schedule, timesteps, on_step=on_step)
     if settings.sampler == "analytic_dpm":
