@@ -46,7 +46,7 @@ def test_another_seed_draws_another_picture(tiny_model: DALLE1) -> None:
 def test_progress_reaches_the_total(tiny_model: DALLE1) -> None:
     told: list[tuple[int, int]] = []
     tiny_model.generate(
-        PROMPT, count=3, batch_size=2, on_progress=lambda *numbers: told.append(numbers)
+        PROMPT, count=3, batch_size=2, on_progress=lambda done, total, _: told.append((done, total))
     )
     assert told == sorted(told)
     assert told[-1] == (48, 48)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+import numpy as np
+from PIL import Image
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,11 +22,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from armchair.pipelines.drawing import Forming
 from armchair.training.observers import Kind, Observer
 
 console = Console(stderr=True, highlight=False)
 
 _LINE_EVERY = 30.0  # seconds between two lines where standard error is no terminal
+_PICTURE_EVERY = 0.2  # seconds between two looks at what is being drawn
+_PICTURE_SIDE = 32  # characters
+
+Advance = Callable[..., None]
+"""Called with (done, total), and with what gives the pictures that are being drawn, if any."""
+
 _SHOWN = (
     "loss",
     "psnr_db",
@@ -34,6 +43,9 @@ _SHOWN = (
     "true_elbo_bits",
     "caption_recall_1",
     "picture_recall_1",
+    "cosine",
+    "simple",
+    "bits",
 )
 
 
@@ -49,8 +61,19 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f} {self.unit}/s")
 
 
-def _bar(unit: str) -> Progress:
-    return Progress(
+class _Bar(Progress):
+    """A bar, and perhaps a picture below it."""
+
+    picture: Text | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.picture is not None:
+            yield self.picture
+
+
+def _bar(unit: str) -> _Bar:
+    return _Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -63,15 +86,41 @@ def _bar(unit: str) -> Progress:
 
 
 @contextmanager
-def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that is told (done, total).
+def progress_bar(description: str, unit: str) -> Iterator[Advance]:
+    """A bar that is told (done, total), and perhaps how to see what is being drawn.
+
+    On a terminal the first of the pictures is shown below the bar, as it forms.
 
     Yields:
         The function to tell it.
     """
+    shown = 0.0
     with _bar(unit) as bar:
         task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def advance(done: int, total: int, forming: Forming | None = None) -> None:
+            nonlocal shown
+            bar.update(task, completed=done, total=total)
+            now = time.monotonic()
+            if forming is not None and console.is_terminal and now - shown >= _PICTURE_EVERY:
+                bar.picture, shown = in_blocks(forming()[0]), now
+
+        yield advance
+        bar.picture = None
+
+
+def in_blocks(picture: Image.Image) -> Text:
+    """A picture as coloured half blocks, two pixels in each."""
+    small = picture.convert("RGB").resize((_PICTURE_SIDE, _PICTURE_SIDE))
+    rows = np.asarray(small).tolist()
+    text = Text()
+    for above, below in zip(rows[::2], rows[1::2], strict=True):
+        for one, other in zip(above, below, strict=True):
+            text.append(
+                "▀", f"rgb({one[0]},{one[1]},{one[2]}) on rgb({other[0]},{other[1]},{other[2]})"
+            )
+        text.append("\n")
+    return text
 
 
 class TrainingProgress(Observer):
@@ -79,7 +128,7 @@ class TrainingProgress(Observer):
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
-        self.bar: Progress | None = None
+        self.bar: _Bar | None = None
         self.total = 0
         self.first = 0
         self.began = 0.0

@@ -225,7 +225,7 @@ def _judge_prompts(
         [(config.seed, index) for index in range(len(asked))],
         truncate=config.truncate,
         batch_size=_BATCH_SIZE,
-        on_progress=lambda done, total: on_progress(kind.replace("_", "-"), done, total),
+        on_progress=lambda done, total, _: on_progress(kind.replace("_", "-"), done, total),
     )
     return [
         (prompt, picture, judge(prompt, reader.read(np.asarray(picture))))

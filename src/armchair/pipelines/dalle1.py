@@ -6,8 +6,8 @@ pictures = model.generate("an armchair in the shape of an avocado", count=9, see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,18 @@ from PIL import Image
 from torch import Tensor
 
 from armchair.core.config import to_dict
-from armchair.core.errors import ConfigError, UnknownNameError, UsageError
+from armchair.core.errors import ConfigError
 from armchair.core.images import to_pil
 from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
 from armchair.models.autoencoders.interface import ImageTokenizer
 from armchair.models.autoencoders.vqvae import VQVAE, VQVAEConfig
 from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
 from armchair.pipelines.bundle import Bundle, load_weights, read_config, write_bundle
+from armchair.pipelines.drawing import Drawing, Progress
 from armchair.sampling.tokens import sample
 from armchair.text.tokenizer import Tokenizer
 
 KIND = "dalle1"
-_BATCH_SIZE = 32  # pictures drawn at once
-_MAX_PICTURES = 10_000  # of one request
-
-Progress = Callable[[int, int], None]
-"""Called with (tokens drawn, tokens in all)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +74,7 @@ def build_autoencoder(config: DiscreteVAEConfig | VQVAEConfig) -> ImageTokenizer
     return DiscreteVAE(config) if isinstance(config, DiscreteVAEConfig) else VQVAE(config)
 
 
-class DALLE1:
+class DALLE1(Drawing[SamplingSettings]):
     """A whole DALL·E 1.
 
     Args:
@@ -88,6 +84,8 @@ class DALLE1:
         sampling: The settings that `generate` uses where it is given none.
     """
 
+    tokenizer: Tokenizer  # type: ignore[assignment]
+
     def __init__(
         self,
         tokenizer: Tokenizer,
@@ -96,7 +94,7 @@ class DALLE1:
         *,
         sampling: SamplingSettings | None = None,
     ) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer = tokenizer  # type: ignore[assignment]
         self.autoencoder = autoencoder
         self.transformer = transformer
         self.sampling = sampling or SamplingSettings()
@@ -145,126 +143,31 @@ class DALLE1:
         )
 
     @property
+    def image_size(self) -> int:
+        """Side of its pictures in pixels."""
+        return self.autoencoder.config.image_size
+
+    @property
     def device(self) -> torch.device:
         """Where the model computes."""
         return self.transformer.device
 
-    def generate(
-        self,
-        prompts: str | Sequence[str],
-        *,
-        count: int = 1,
-        seed: int = 0,
-        truncate: bool = False,
-        batch_size: int = _BATCH_SIZE,
-        on_progress: Progress | None = None,
-        **settings: Any,
-    ) -> list[Image.Image]:
-        """Draw pictures.
-
-        Picture k of a prompt depends on the prompt, the seed, k, and the settings; not on what else
-        is drawn beside it.
-
-        Args:
-            prompts: One caption, or several.
-            count: Pictures of each; with all prompts at most 10,000.
-            seed: Any integer.
-            truncate: Cut captions that are longer than the text context instead of refusing them.
-            batch_size: Pictures drawn at once.
-            on_progress: Called with (tokens drawn, tokens in all).
-            **settings: Fields of `SamplingSettings` that differ from `self.sampling`.
-
-        Returns:
-            `count` pictures of the first prompt, then of the next. Each picture's `info` says how
-            it was drawn.
-
-        Raises:
-            UsageError: A setting is out of range, or a prompt is empty or too long.
-        """
-        return list(
-            self.stream(
-                prompts,
-                count=count,
-                seed=seed,
-                truncate=truncate,
-                batch_size=batch_size,
-                on_progress=on_progress,
-                **settings,
-            )
-        )
-
-    def stream(
-        self,
-        prompts: str | Sequence[str],
-        *,
-        count: int = 1,
-        seed: int = 0,
-        truncate: bool = False,
-        batch_size: int = _BATCH_SIZE,
-        on_progress: Progress | None = None,
-        **settings: Any,
-    ) -> Iterator[Image.Image]:
-        """Give the pictures of `generate` as they are drawn, a batch at a time.
-
-        What is asked for is checked at once, before the first picture is taken.
-        """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        _check_request(len(texts), count, batch_size)
-        chosen = self.settings(**settings)
-        text = self._encode(texts, truncate).repeat_interleave(count, dim=0)
-        keys = [(seed, k) for _ in texts for k in range(count)]
-        pictures = self._draw(text, keys, chosen, batch_size, on_progress)
-        shown = {name: str(value) for name, value in asdict(chosen).items()}
-
-        def described() -> Iterator[Image.Image]:
-            for number, picture in enumerate(pictures):
-                picture.info.update(prompt=texts[number // count], seed=str(seed))
-                picture.info.update(index=str(number % count), **shown)
-                yield picture
-
-        return described()
-
-    def draw(
-        self,
-        prompts: Sequence[str],
-        keys: Sequence[tuple[int, int]],
-        *,
-        settings: SamplingSettings | None = None,
-        truncate: bool = False,
-        batch_size: int = _BATCH_SIZE,
-        on_progress: Progress | None = None,
-    ) -> list[Image.Image]:
-        """Draw one picture of each prompt.
-
-        Args:
-            prompts: Captions, at least one.
-            keys: For each its (seed, index), which alone decide its random numbers.
-            settings: How tokens are drawn; the model's own if not given.
-            truncate: As in `generate`; so are the rest.
-            batch_size: Pictures drawn at once.
-            on_progress: Called with (tokens drawn, tokens in all).
-        """
-        text = self._encode(prompts, truncate)
-        return list(self._draw(text, keys, settings or self.sampling, batch_size, on_progress))
-
-    def _encode(self, prompts: Sequence[str], truncate: bool) -> Int[Tensor, "B T"]:
-        return torch.from_numpy(self.tokenizer.encode_batch(prompts, truncate=truncate))
-
     def _draw(
         self,
-        text: Int[Tensor, "B T"],
+        text: Int[Tensor, "B T"] | None,
         keys: Sequence[tuple[int, int]],
         settings: SamplingSettings,
         batch_size: int,
         on_progress: Progress | None,
     ) -> Iterator[Image.Image]:
+        assert text is not None
         tokens_each = self.transformer.config.image_length
-        for start in range(0, len(text), batch_size):
+        for start in range(0, len(keys), batch_size):
             part = text[start : start + batch_size]
 
             def advance(drawn: int, _: int, start: int = start, size: int = len(part)) -> None:
                 if on_progress is not None:
-                    on_progress(start * tokens_each + drawn * size, len(text) * tokens_each)
+                    on_progress(start * tokens_each + drawn * size, len(keys) * tokens_each, None)
 
             codes = sample(
                 self.transformer,
@@ -282,38 +185,6 @@ class DALLE1:
     def decode(self, codes: Int[Tensor, "B h w"]) -> list[Image.Image]:
         """The pictures that codes stand for."""
         return to_pil(self.autoencoder.decode(codes.to(self.device)))
-
-    def settings(self, **changes: Any) -> SamplingSettings:
-        """The model's own sampling settings with those changed that are not None.
-
-        Raises:
-            UsageError: There is no such setting, or it is out of range.
-        """
-        known = set(asdict(self.sampling))
-        for name in changes:
-            if name not in known:
-                raise UnknownNameError("setting", name, known)
-        given = {name: value for name, value in changes.items() if value is not None}
-        return replace(self.sampling, **given)
-
-
-def _check_request(num_prompts: int, count: int, batch_size: int) -> None:
-    most = f"{_MAX_PICTURES:,}"
-    if num_prompts < 1:
-        raise UsageError("prompts", got=[], expected="at least one", hint="say what to draw")
-    if not 1 <= count <= _MAX_PICTURES:
-        hint = "it is the number of pictures of each prompt"
-        raise UsageError("count", got=count, expected=f"1 to {most}", hint=hint)
-    if num_prompts * count > _MAX_PICTURES:
-        raise UsageError(
-            "pictures",
-            got=num_prompts * count,
-            expected=f"at most {most}, the prompts times count",
-            hint="draw them in parts, each with a few of the prompts",
-        )
-    if batch_size < 1:
-        hint = "it is the number of pictures drawn at once"
-        raise UsageError("batch_size", got=batch_size, expected="at least 1", hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
