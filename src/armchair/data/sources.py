@@ -6,12 +6,12 @@ train, validation = open_data(DataConfig(source="folder:~/pictures"), image_size
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from armchair.core.errors import ConfigError, UsageError
 from armchair.data.folder import FolderConfig, FolderPictures, Progress
-from armchair.data.scenes import Scenes, ScenesConfig
+from armchair.data.scenes import MIN_SIZE, Scenes, ScenesConfig
 from armchair.data.types import CaptionedPictures
 
 
@@ -76,3 +76,13 @@ def open_data(
     raise UsageError(
         "data", got=config.source, expected='"scenes" or "folder:PATH"', hint="try --data scenes"
     )
+
+
+def at_size(pictures: CaptionedPictures, size: int) -> CaptionedPictures:
+    """The same pictures for use at a side of `size` pixels.
+
+    Scenes are drawn at that size, which is quicker than to shrink them; files are as they are.
+    """
+    if not isinstance(pictures, Scenes):
+        return pictures
+    return Scenes(replace(pictures.config, size=max(size, MIN_SIZE)))

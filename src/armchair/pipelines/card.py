@@ -15,7 +15,8 @@ def model_card(name: str, about: dict[str, Any], evaluation: dict[str, Any] | No
     Args:
         name: The model's name.
         about: A bundle's "about": `recipe` (config, commit, version), `description`, `command`,
-            `pictures` (how many it was trained on), `taken_from` (the bundle of its autoencoder),
+            `pictures` (how many it was trained on), `taken_from` (the bundle of a part that
+            was not trained),
             `hardware`, `date`, `notes`, `licence`.
         evaluation: What `armchair evaluate` measured, if it has.
     """
@@ -63,7 +64,7 @@ def _facts(about: dict[str, Any]) -> dict[str, Any]:
         "version": None if commit else version,
         "seed": _seed(_at(recipe, "config")),
         "data": _data(about),
-        "autoencoder": _taken(about.get("taken_from")),
+        _at(about, "taken_from", "stage") or "autoencoder": _taken(about.get("taken_from")),
         "hardware": about.get("hardware"),
         "date": about.get("date"),
     }
@@ -71,7 +72,9 @@ def _facts(about: dict[str, Any]) -> dict[str, Any]:
 
 def _seed(config: Any) -> Any:
     """Of the stage that the model is named for."""
-    seeds = (_at(config, f"{stage}_training", "seed") for stage in ("transformer", "clip"))
+    seeds = (
+        _at(config, f"{stage}_training", "seed") for stage in ("transformer", "decoder", "clip")
+    )
     return next((seed for seed in seeds if seed is not None), None)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from armchair.core.errors import ConfigError
 from armchair.data.sources import DataConfig
@@ -66,13 +67,7 @@ class CLIPRecipe:
                 raise ConfigError(
                     f"clip.{name}", got=getattr(self.clip, name), expected=f"{value}, as {source}"
                 )
-        if self.clip_training.accumulation != 1:
-            raise ConfigError(
-                "clip_training.accumulation",
-                got=self.clip_training.accumulation,
-                expected="1, as every pair is told from all of its batch",
-                hint="clip_loss.chunk_size saves memory and leaves the loss as it is",
-            )
+        check_clip_training(self.clip_training)
 
 
 class CLIPRun(Run[CLIPRecipe]):
@@ -86,21 +81,9 @@ class CLIPRun(Run[CLIPRecipe]):
         return self.recipe.clip.image_size
 
     def _clip(self) -> Path:
-        recipe, seed = self.recipe, self.recipe.clip_training.seed
-        model = seeded(seed, lambda: CLIPModel(recipe.clip))
-        objective = ContrastiveObjective(
-            model.to(self.device),
-            recipe.clip_loss,
-            images=self.validation_images,
-            text=self.validation_text,
-        )
-        examples = CaptionedImages(
-            self.pictures,
-            self.text_tokenizer,
-            size=self.image_size,
-            seed=seed,
-            dropout=recipe.tokenizer.dropout,
-            augment=recipe.augment,
+        recipe = self.recipe
+        objective, examples = clip_lesson(
+            self, recipe.clip, recipe.clip_loss, recipe.clip_training, augment=recipe.augment
         )
         return self._train("clip", objective, examples, recipe.clip_training)
 
@@ -109,3 +92,46 @@ class CLIPRun(Run[CLIPRecipe]):
         model, about = self._trained("clip", CLIPModel(recipe.clip), recipe.clip_training)
         clip = CLIP(self.text_tokenizer, model)
         return self._write_bundle(clip, made_from={"clip": about["sha256"]}, trained=about)
+
+
+def clip_lesson(
+    run: Run[Any],
+    config: CLIPConfig,
+    loss: ContrastiveLossConfig,
+    training: TrainingConfig,
+    *,
+    augment: bool,
+) -> tuple[ContrastiveObjective, CaptionedImages]:
+    """What a CLIP minimises, and on what, in any run that trains one."""
+    model = seeded(training.seed, lambda: CLIPModel(config))
+    objective = ContrastiveObjective(
+        model.to(run.device),
+        loss,
+        images=run.validation_images(config.image_size),
+        text=run.validation_text,
+    )
+    tokenizer = run.text_tokenizer
+    examples = CaptionedImages(
+        run.pictures,
+        tokenizer,
+        size=config.image_size,
+        seed=training.seed,
+        dropout=tokenizer.config.dropout,
+        augment=augment,
+    )
+    return objective, examples
+
+
+def check_clip_training(training: TrainingConfig) -> None:
+    """Refuse batches in parts, in any recipe that trains a CLIP.
+
+    Raises:
+        ConfigError: They are.
+    """
+    if training.accumulation != 1:
+        raise ConfigError(
+            "clip_training.accumulation",
+            got=training.accumulation,
+            expected="1, as every pair is told from all of its batch",
+            hint="clip_loss.chunk_size saves memory and leaves the loss as it is",
+        )

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from armchair.core.config import first_difference, to_dict
+from armchair.core.config import to_dict
 from armchair.core.device import autocast, resolve_precision
-from armchair.core.errors import CheckpointError, ConfigError
+from armchair.core.errors import ConfigError
 from armchair.core.images import to_tensor
 from armchair.data.code_store import CodeStore, Encoded, write_codes
 from armchair.data.sources import DataConfig
@@ -34,12 +34,7 @@ from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImag
 from armchair.pipelines.bundle import find_bundle, open_bundle
 from armchair.pipelines.dalle1 import DALLE1, build_autoencoder
 from armchair.text.tokenizer import TokenizerConfig
-from armchair.training.checkpoint import (
-    Checkpoint,
-    list_checkpoints,
-    load_newest,
-    save_checkpoint,
-)
+from armchair.training.checkpoint import list_checkpoints
 from armchair.training.examples import CaptionedCodes, PictureExamples, view
 from armchair.training.loop import TrainingConfig
 from armchair.training.objectives import autoencoder_objective
@@ -49,7 +44,7 @@ from armchair.training.objectives.text_to_image import (
     TextToImageObjective,
 )
 from armchair.training.objectives.vqvae import VQVAELossConfig
-from armchair.training.run import Run, Stage, seeded
+from armchair.training.run import Run, Stage, check_source, seeded
 
 _AUTOENCODER = (
     "data",
@@ -142,7 +137,9 @@ class DALLE1Run(Run[DALLE1Recipe]):
         if recipe.autoencoder_from is not None:
             return self._take_autoencoder(recipe.autoencoder_from)
         model = seeded(recipe.autoencoder_training.seed, self._build_autoencoder)
-        objective = autoencoder_objective(model, self.validation_images, recipe.autoencoder_loss)
+        objective = autoencoder_objective(
+            model, self.validation_images(self.image_size), recipe.autoencoder_loss
+        )
         examples = PictureExamples(
             self.pictures,
             size=recipe.autoencoder.image_size,
@@ -157,26 +154,14 @@ class DALLE1Run(Run[DALLE1Recipe]):
         if list_checkpoints(folder / "checkpoints"):
             return folder
         bundle = open_bundle(find_bundle(source))
-        model = DALLE1.load(bundle, torch.device("cpu")).autoencoder
-        difference = first_difference(to_dict(model.config), to_dict(self.recipe.autoencoder))
-        if difference:
-            field, theirs, ours = difference
-            raise ConfigError(
-                f"autoencoder.{field}",
-                got=ours,
-                expected=f"{theirs!r}, as in the bundle {bundle.name}",
-                hint="give the autoencoder the bundle's shape, or train one: leave out "
-                "--autoencoder-from",
-            )
-        about = {
-            **self._identity(),
-            "images_seen": self.recipe.autoencoder_training.num_images,
-            "taken_from": {"bundle": bundle.name, "about": bundle.manifest.get("about")},
-        }
-        tensors = {f"average/{name}": tensor for name, tensor in model.state_dict().items()}
-        checkpoint = Checkpoint(tensors, about)
-        save_checkpoint(folder / "checkpoints", about["images_seen"], checkpoint, keep=1)
-        return folder
+        return self._take(
+            "autoencoder",
+            DALLE1.load(bundle, torch.device("cpu")).autoencoder,
+            self.recipe.autoencoder_training,
+            bundle=bundle,
+            hint="give the autoencoder the bundle's shape, or train one: leave out "
+            "--autoencoder-from",
+        )
 
     def _codes(self) -> Path:
         folder = self.folder / "codes"
@@ -206,13 +191,10 @@ class DALLE1Run(Run[DALLE1Recipe]):
         seed = recipe.transformer_training.seed
         autoencoder, checkpoint = self._trained_autoencoder()
         codes = CodeStore(self._done(self.folder / "codes" / "manifest.json", "codes").parent)
-        _check_autoencoder(self.folder / "codes", codes.about, checkpoint)
-        folder = self.folder / "transformer"
-        begun = load_newest(folder / "checkpoints", lambda _: None)  # `train` speaks of damage
-        if begun is not None:
-            _check_autoencoder(folder, begun.about, checkpoint)
+        check_source(self.folder / "codes", codes.about, "autoencoder", checkpoint)
+        self._check_begun("transformer", "autoencoder", checkpoint)
         model = seeded(seed, lambda: TextToImageTransformer(recipe.transformer))
-        images = self.validation_images.split(64)
+        images = self.validation_images(self.image_size).split(64)
         objective = TextToImageObjective(
             model.to(self.device),
             recipe.transformer_loss,
@@ -237,7 +219,7 @@ class DALLE1Run(Run[DALLE1Recipe]):
         transformer, second = self._trained(
             "transformer", TextToImageTransformer(recipe.transformer), recipe.transformer_training
         )
-        _check_autoencoder(self.folder / "transformer", second, first)
+        check_source(self.folder / "transformer", second, "autoencoder", first)
         return self._write_bundle(
             DALLE1(self.text_tokenizer, autoencoder, transformer),
             made_from={"autoencoder": first["sha256"], "transformer": second["sha256"]},
@@ -275,12 +257,3 @@ class DALLE1Run(Run[DALLE1Recipe]):
     @property
     def _dtype(self) -> torch.dtype:
         return resolve_precision(self.recipe.autoencoder_training.precision, self.device)
-
-
-def _check_autoencoder(folder: Path, about: dict[str, Any], autoencoder: dict[str, Any]) -> None:
-    """Refuse what was made with another autoencoder; what does not say is taken as it is."""
-    if about.get("autoencoder", autoencoder["sha256"]) != autoencoder["sha256"]:
-        raise CheckpointError(
-            f"{folder} was made with another autoencoder than the run now has",
-            hint="remove this folder to start this stage anew",
-        )

@@ -1,7 +1,8 @@
 """A run: a recipe walked stage by stage in a folder, from captioned pictures to a bundle.
 
 Each stage leaves its result in the run's folder and does nothing where that result is whole, so an
-interrupted run goes on where it was. All runs begin with a tokenizer and end with a bundle:
+interrupted run goes on where it was. All runs end with a bundle, and those that read captions begin
+with a tokenizer:
 
     RUN/recipe.json       for each stage that has begun, the fields of the recipe that decide it
     RUN/tokenizer.json    the first stage
@@ -31,6 +32,7 @@ from armchair.core.config import first_difference, from_dict, to_dict
 from armchair.core.errors import (
     BundleError,
     CheckpointError,
+    ConfigError,
     DataError,
     UnknownNameError,
     UsageError,
@@ -39,19 +41,31 @@ from armchair.core.files import make_folder, output_error, sha256, write_json
 from armchair.core.images import to_tensor
 from armchair.core.provenance import commit, hardware, today, version
 from armchair.core.random import fold
-from armchair.data.sources import DataConfig, open_data
+from armchair.data.sources import DataConfig, at_size, open_data
 from armchair.data.transforms import center_crop
 from armchair.data.types import CaptionedPictures
 from armchair.pipelines.bundle import Bundle, open_bundle
 from armchair.pipelines.card import model_card
 from armchair.text.tokenizer import Tokenizer, TokenizerConfig
-from armchair.training.checkpoint import load_newest
+from armchair.training.checkpoint import Checkpoint, load_newest, save_checkpoint
 from armchair.training.examples import cut_captions
 from armchair.training.loop import Interrupted, TrainingConfig, train
 from armchair.training.objective import Objective
 from armchair.training.observers import Observer
 
-Stage = Literal["tokenizer", "autoencoder", "codes", "transformer", "clip", "bundle"]
+Stage = Literal[
+    "tokenizer",
+    "autoencoder",
+    "codes",
+    "transformer",
+    "clip",
+    "embeddings",
+    "prior",
+    "decoder",
+    "first_upsampler",
+    "second_upsampler",
+    "bundle",
+]
 """The stages of all runs; each run walks some of them."""
 
 _SCENES_LICENCE = "Apache-2.0"
@@ -77,8 +91,8 @@ class Recipe(Protocol):
         ...
 
     @property
-    def tokenizer(self) -> TokenizerConfig:
-        """How captions become tokens."""
+    def tokenizer(self) -> TokenizerConfig | None:
+        """How captions become tokens; None where none are read."""
         ...
 
 
@@ -138,6 +152,11 @@ class Run(ABC, Generic[AnyRecipe]):
     def image_size(self) -> int:
         """Side of the pictures in pixels."""
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of this run, first to last."""
+        return tuple(self.decided_by)
+
     def run(self, stage: Stage | None = None) -> Path:
         """Walk the stages that are not done; or do one, whose predecessors must be done.
 
@@ -150,11 +169,11 @@ class Run(ABC, Generic[AnyRecipe]):
                 runs in this folder.
             Interrupted: Ctrl-C; what was done is saved.
         """
-        if stage is not None and stage not in self.decided_by:
-            raise UnknownNameError("stage", stage, self.decided_by)
+        if stage is not None and stage not in self.stages:
+            raise UnknownNameError("stage", stage, self.stages)
         result = self.folder
         with _locked(self.folder):
-            for name in self.decided_by if stage is None else (stage,):
+            for name in self.stages if stage is None else (stage,):
                 self._begin(name)
                 try:
                     result = getattr(self, f"_{name}")()
@@ -185,21 +204,24 @@ class Run(ABC, Generic[AnyRecipe]):
         """The training pictures."""
         return self.open_data()[0]
 
-    @cached_property
-    def validation_images(self) -> Float[Tensor, "N 3 H W"]:
-        """Pictures in [-1, 1] that are never trained on."""
-        pictures = self.open_data()[1]
-        count = min(len(pictures), self.recipe.data.num_validation)
-        if not count:
+    @property
+    def num_validation(self) -> int:
+        """How many pictures are never trained on."""
+        return min(len(self.open_data()[1]), self.recipe.data.num_validation)
+
+    def validation_images(self, size: int, count: int | None = None) -> Float[Tensor, "N 3 H W"]:
+        """Pictures in [-1, 1] that are never trained on: the first `count`, all if not given."""
+        indices = range(min(self.num_validation, count or self.num_validation))
+        if not indices:
             raise DataError("no pictures are left for validation", hint="add more pictures")
-        size = self.image_size
-        return to_tensor(np.stack([center_crop(pictures.pixels(i), size) for i in range(count)]))
+        pictures = at_size(self.open_data()[1], size)
+        return to_tensor(np.stack([center_crop(pictures.pixels(i), size) for i in indices]))
 
     @cached_property
     def validation_text(self) -> Int64[Tensor, "N T"]:
         """The first caption of each, in tokens."""
-        pictures, count = self.open_data()[1], len(self.validation_images)
-        captions = [pictures.captions(index)[0] for index in range(count)]
+        pictures = self.open_data()[1]
+        captions = [pictures.captions(index)[0] for index in range(self.num_validation)]
         return torch.from_numpy(self.text_tokenizer.encode_batch(captions, truncate=True))
 
     # The first stage and the last
@@ -207,6 +229,7 @@ class Run(ABC, Generic[AnyRecipe]):
     def _tokenizer(self) -> Path:
         path = self.folder / "tokenizer.json"
         if not path.exists():
+            assert self.recipe.tokenizer is not None
             tokenizer = Tokenizer.train(self._captions(), self.recipe.tokenizer)
             if warning := cut_captions(self._captions(), tokenizer):
                 self.message(f"tokenizer: {warning}")
@@ -233,11 +256,12 @@ class Run(ABC, Generic[AnyRecipe]):
         Args:
             model: What to write.
             made_from: The checksums of the checkpoints in it, by stage.
-            trained: What the last of them says about itself.
+            trained: What the checkpoint of the last of them says about itself.
             **about: Further entries of the bundle's "about".
         """
         folder, recipe = self.folder / "bundle", self.recipe
-        made_from = {"tokenizer": sha256(self.folder / "tokenizer.json"), **made_from}
+        if self.recipe.tokenizer is not None:
+            made_from = {"tokenizer": sha256(self.folder / "tokenizer.json"), **made_from}
         if _is_bundle_of(folder, made_from):
             return folder
         # The program that trained may be older than the one that bundles.
@@ -277,6 +301,41 @@ class Run(ABC, Generic[AnyRecipe]):
         )
         return folder
 
+    def _take(
+        self, stage: Stage, model: nn.Module, training: TrainingConfig, *, bundle: Bundle, hint: str
+    ) -> Path:
+        """Put a bundle's model where a trained one would be."""
+        folder, shape = self.folder / stage, to_dict(getattr(self.recipe, stage))
+        difference = first_difference(to_dict(model.config), shape)
+        if difference:
+            field, theirs, ours = difference
+            raise ConfigError(
+                f"{stage}.{field}",
+                got=ours,
+                expected=f"{theirs!r}, as in the bundle {bundle.name}",
+                hint=hint,
+            )
+        about = {
+            **self._identity(),
+            "images_seen": training.num_images,
+            "taken_from": {
+                "stage": stage,
+                "bundle": bundle.name,
+                "about": bundle.manifest.get("about"),
+            },
+        }
+        tensors = {f"average/{name}": tensor for name, tensor in model.state_dict().items()}
+        checkpoint = Checkpoint(tensors, about)
+        save_checkpoint(folder / "checkpoints", training.num_images, checkpoint, keep=1)
+        return folder
+
+    def _check_begun(self, stage: Stage, source: Stage, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with a stage that began from another result of an earlier one."""
+        folder = self.folder / stage
+        begun = load_newest(folder / "checkpoints", lambda _: None)  # `train` speaks of damage
+        if begun is not None:
+            check_source(folder, begun.about, source, checkpoint)
+
     def _trained(
         self, stage: Stage, model: Any, config: TrainingConfig
     ) -> tuple[Any, dict[str, Any]]:
@@ -311,8 +370,7 @@ class Run(ABC, Generic[AnyRecipe]):
         """Record what decides a stage, or check that it and those before it began the same way."""
         path = self.folder / "recipe.json"
         begun = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        stages = list(self.decided_by)
-        for name in stages[: stages.index(stage) + 1]:
+        for name in self.stages[: self.stages.index(stage) + 1]:
             if name not in begun:
                 continue
             difference = first_difference(self._completed(begun[name]), self._settings(name))
@@ -358,6 +416,27 @@ def with_training(recipe: AnyRecipe, **changes: Any) -> AnyRecipe:
         if isinstance(stage, TrainingConfig)
     }
     return dataclasses.replace(whole, **changed)
+
+
+def check_source(
+    folder: Path, about: dict[str, Any], source: Stage, checkpoint: dict[str, Any]
+) -> None:
+    """Refuse what was made with another model than a run now has.
+
+    Args:
+        folder: What was made.
+        about: What it says of itself; what does not name its source is taken as it is.
+        source: The stage of the model.
+        checkpoint: What the model's checkpoint says of itself.
+
+    Raises:
+        CheckpointError: It was.
+    """
+    if about.get(source, checkpoint["sha256"]) != checkpoint["sha256"]:
+        raise CheckpointError(
+            f"{folder} was made with another {source} than the run now has",
+            hint="remove this folder to start this stage anew",
+        )
 
 
 @contextmanager

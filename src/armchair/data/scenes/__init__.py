@@ -5,7 +5,7 @@ with captions in many wordings and a list of pairs that training never shows.
 """
 
 from armchair.data.scenes.backgrounds import BACKGROUNDS
-from armchair.data.scenes.dataset import Scenes, ScenesConfig
+from armchair.data.scenes.dataset import MIN_SIZE, Scenes, ScenesConfig
 from armchair.data.scenes.drawing import draw
 from armchair.data.scenes.materials import MATERIALS
 from armchair.data.scenes.objects import OBJECTS
@@ -30,6 +30,7 @@ __all__ = [
     "FRESH_WORLD",
     "HELD_OUT_PAIRS",
     "MATERIALS",
+    "MIN_SIZE",
     "OBJECTS",
     "PROMPT_KINDS",
     "RELATIONS",

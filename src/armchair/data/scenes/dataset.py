@@ -19,6 +19,8 @@ from armchair.data.scenes.drawing import draw
 from armchair.data.scenes.wording import MAX_CAPTIONS, captions
 from armchair.data.scenes.world import SPLITS, Scene, scene
 
+MIN_SIZE = 32  # pixels along a side
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesConfig:
@@ -38,8 +40,8 @@ class ScenesConfig:
     def __post_init__(self) -> None:
         if self.num_pictures < 1:
             raise ConfigError("num_pictures", got=self.num_pictures, expected="at least 1")
-        if self.size < 32:
-            raise ConfigError("size", got=self.size, expected="at least 32 pixels")
+        if self.size < MIN_SIZE:
+            raise ConfigError("size", got=self.size, expected=f"at least {MIN_SIZE} pixels")
         if self.split not in SPLITS:
             raise ConfigError("split", got=self.split, expected="one of " + ", ".join(SPLITS))
         if not 1 <= self.num_captions <= MAX_CAPTIONS:
