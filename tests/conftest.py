@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,17 @@ import pytest
 import torch
 
 from armchair.data.scenes import Scenes, ScenesConfig
+from armchair.diffusion.process import ProcessConfig
 from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
 from armchair.models.clip import CLIPConfig, CLIPModel
+from armchair.models.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
+from armchair.models.text_stream import TextStreamConfig
+from armchair.models.unet import UNet, UNetConfig
 from armchair.pipelines.clip import CLIP
 from armchair.pipelines.dalle1 import DALLE1
+from armchair.pipelines.dalle2 import DALLE2
+from armchair.pipelines.dalle2_config import DALLE2SamplingConfig
 from armchair.text.tokenizer import Tokenizer, TokenizerConfig
 
 
@@ -130,3 +137,79 @@ def clip_bundle(tiny_clip: CLIP, tmp_path: Path) -> Path:
     """A bundle of the untrained CLIP, to read and to damage."""
     about = {"description": "An untrained toy."}
     return tiny_clip.save(tmp_path / "clip", about=about, card="# clip\n").path
+
+
+@pytest.fixture(scope="session")
+def tiny_dalle2(_tokenizer: Tokenizer, tiny_clip: CLIP) -> DALLE2:
+    """An untrained DALL·E 2 of 64x64 pixels, by 16 → 32 → 64."""
+    text = TextStreamConfig(vocab_size=300, text_length=96, dim=16, num_layers=1, num_heads=2)
+
+    def upsampler(low_size: int) -> UNetConfig:
+        return UNetConfig(
+            image_size=2 * low_size,
+            low_size=low_size,
+            channels=8,
+            multipliers=(1, 2),
+            num_blocks=1,
+            process=ProcessConfig(num_timesteps=20, parameterisation="v"),
+        )
+
+    torch.manual_seed(0)
+    prior = DiffusionPrior(
+        DiffusionPriorConfig(
+            stream=text,
+            embedding_dim=8,
+            process=ProcessConfig(num_timesteps=20, parameterisation="x_0"),
+            scaling="whiten",
+        )
+    )
+    decoder = UNet(
+        UNetConfig(
+            image_size=16,
+            channels=8,
+            multipliers=(1, 2),
+            num_blocks=1,
+            process=ProcessConfig(num_timesteps=20, parameterisation="v", learned_variance=True),
+            attention_sizes=(8,),
+            head_dim=8,
+            text=text,
+            embedding_dim=8,
+        )
+    )
+    upsamplers = [UNet(upsampler(16)), UNet(upsampler(32))]
+    with torch.no_grad():  # random numbers where new models have zeros
+        for model in (prior, decoder, *upsamplers):
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    for model in (prior, decoder, *upsamplers):
+        model.eval().requires_grad_(False)
+    sampling = DALLE2SamplingConfig(
+        prior_steps=2, decoder_steps=4, first_upsampler_steps=2, second_upsampler_steps=3
+    )
+    return DALLE2(_tokenizer, tiny_clip.model, prior, decoder, upsamplers, sampling=sampling)
+
+
+@pytest.fixture(scope="session")
+def tiny_ddpm(tiny_dalle2: DALLE2) -> DALLE2:
+    """An untrained DDPM of 16x16 pixels."""
+    config = dataclasses.replace(tiny_dalle2.decoder.config, text=None, embedding_dim=None)
+    torch.manual_seed(0)
+    decoder = UNet(config)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    decoder.eval().requires_grad_(False)
+    return DALLE2(None, None, None, decoder, sampling=DALLE2SamplingConfig(decoder_steps=4))
+
+
+@pytest.fixture
+def dalle2_bundle(tiny_dalle2: DALLE2, tmp_path: Path) -> Path:
+    """A bundle of the untrained DALL·E 2, to read and to damage."""
+    about = {"description": "An untrained toy."}
+    return tiny_dalle2.save(tmp_path / "dalle2", about=about, card="# dalle2\n").path
+
+
+@pytest.fixture
+def ddpm_bundle(tiny_ddpm: DALLE2, tmp_path: Path) -> Path:
+    """A bundle of the untrained DDPM."""
+    return tiny_ddpm.save(tmp_path / "ddpm", about={}, card="# ddpm\n").path

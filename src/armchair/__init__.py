@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from armchair.pipelines import load
     from armchair.pipelines.clip import CLIP
     from armchair.pipelines.dalle1 import DALLE1
+    from armchair.pipelines.dalle2 import DALLE2
 
-__all__ = ["CLIP", "DALLE1", "ArmchairError", "load"]
+__all__ = ["CLIP", "DALLE1", "DALLE2", "ArmchairError", "load"]
 
 _HOMES = {
     "ArmchairError": "armchair.core.errors",
     "CLIP": "armchair.pipelines.clip",
     "DALLE1": "armchair.pipelines.dalle1",
+    "DALLE2": "armchair.pipelines.dalle2",
     "load": "armchair.pipelines",
 }
 

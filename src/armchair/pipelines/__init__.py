@@ -10,9 +10,10 @@ from armchair.core.errors import BundleError, UsageError
 from armchair.pipelines.bundle import find_bundle, open_bundle
 from armchair.pipelines.clip import CLIP
 from armchair.pipelines.dalle1 import DALLE1
+from armchair.pipelines.dalle2 import DALLE2
 
-_KINDS = {"dalle1": DALLE1, "clip": CLIP}
-DRAWING = ("dalle1",)
+_KINDS = {"dalle1": DALLE1, "dalle2": DALLE2, "clip": CLIP}
+DRAWING = ("dalle1", "dalle2")
 """The kinds of model that draw pictures from prompts."""
 
 
@@ -25,7 +26,7 @@ def load(name: str, *, device: str = "auto", kinds: Sequence[str] | None = None)
         kinds: Kinds of model that will do; any if not given.
 
     Returns:
-        A `DALLE1` or a `CLIP`, as its bundle says.
+        A `DALLE1`, a `DALLE2` or a `CLIP`, as its bundle says.
 
     Raises:
         UnknownNameError: There is no such model.

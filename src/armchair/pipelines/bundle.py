@@ -65,7 +65,7 @@ class Bundle:
 
     @property
     def kind(self) -> str:
-        """What it is: "dalle1" or "clip"."""
+        """What it is: "dalle1", "dalle2" or "clip"."""
         return self.manifest["kind"]
 
     @property
