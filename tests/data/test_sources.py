@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from armchair.core.errors import ConfigError, DataError, UsageError
-from armchair.data.sources import DataConfig, open_data
+from armchair.data.sources import DataConfig, at_size, open_data
+from armchair.data.transforms import center_crop
 
 
 def test_scenes() -> None:
@@ -54,3 +55,23 @@ def test_unknown_sources_are_refused(source: str) -> None:
 def test_counts_below_one_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}: got 0"):
         DataConfig(**{name: 0})
+
+
+def test_scenes_are_drawn_at_the_size_of_their_use(tmp_path: Path) -> None:
+    train, _ = open_data(DataConfig(num_pictures=5, seed=1), image_size=128)
+    small = at_size(train, 48)
+    assert len(small) == 5
+    assert small.captions(3) == train.captions(3)
+    assert small.pixels(3).shape == (48, 48, 3)
+    difference = center_crop(train.pixels(3), 48).astype(int) - small.pixels(3)
+    assert np.abs(difference).mean() < 4  # the same scene
+    assert at_size(train, 16).pixels(0).shape == (32, 32, 3)  # as small as it is drawn
+    Image.new("RGB", (40, 40)).save(tmp_path / "red.png")
+    (tmp_path / "red.txt").write_text("red")
+    folder, _ = open_data(DataConfig(source=f"folder:{tmp_path}"), image_size=32)
+    assert at_size(folder, 16) is folder
+
+
+def test_scenes_for_tiny_pictures_are_drawn_larger() -> None:
+    train, _ = open_data(DataConfig(num_pictures=5), image_size=16)
+    assert train.pixels(0).shape == (32, 32, 3)

@@ -10,10 +10,13 @@ import torch
 from armchair.cli.main import main
 from armchair.models.clip import CLIPModel
 from armchair.models.sequence.text_to_image import TextToImageTransformer
+from armchair.models.unet import UNet
 from armchair.pipelines.dalle1 import build_autoencoder
+from armchair.pipelines.dalle2_config import build_prior
 from armchair.recipes import RECIPES, build_recipe
 from armchair.training.clip import CLIPRecipe
 from armchair.training.dalle1 import DALLE1Recipe
+from armchair.training.dalle2 import DALLE2Recipe
 
 
 def test_help_lists_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,3 +67,48 @@ def test_the_size_that_clip_scenes_speaks_of() -> None:
     with torch.device("meta"):
         model = CLIPModel(build_recipe("clip-scenes").clip)
     assert sum(parameter.numel() for parameter in model.parameters()) == 4_789_825
+
+
+@pytest.mark.parametrize("name", of_kind(DALLE2Recipe))
+@torch.no_grad()
+def test_the_parts_of_a_dalle2_fit_together(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    recipe = build_recipe(name)
+    assert recipe.name == name
+    with torch.device("meta"):
+        told, text = {}, recipe.tokenizer
+        t = torch.zeros(2, dtype=torch.int64)
+        if text is not None:
+            told["text"] = torch.zeros(2, text.context_length, dtype=torch.int64)
+        if recipe.clip is not None:
+            embeddings = CLIPModel(recipe.clip).eval().encode_texts(told["text"])
+            assert embeddings.shape == (2, recipe.clip.embedding_dim)
+            prior = build_prior(recipe.prior).eval()
+            condition = prior.encode({"text": told["text"], "text_embedding": embeddings})
+            told["embedding"] = prior(torch.empty_like(embeddings), t, condition)
+        size = recipe.decoder.image_size
+        decoder = UNet(recipe.decoder).eval()
+        out = decoder(torch.empty(2, 3, size, size), t, decoder.encode(told))
+        assert out.shape == (2, 6 if recipe.decoder.process.learned_variance else 3, size, size)
+        for shape, loss in (
+            (recipe.first_upsampler, recipe.first_upsampler_loss),
+            (recipe.second_upsampler, recipe.second_upsampler_loss),
+        ):
+            if shape is None:
+                continue
+            assert shape.low_size == size
+            size = shape.image_size
+            upsampler, side = UNet(shape).eval(), loss.crop_size
+            low = torch.empty(2, 3, *[side * shape.low_size // size] * 2)
+            condition = upsampler.encode({"low": low})
+            assert upsampler(torch.empty(2, 3, side, side), t, condition).shape[-1] == side
+    assert size == recipe.shape.image_size
+
+
+def test_dalle2_scenes_fits_into_its_bundle() -> None:
+    shape = build_recipe("dalle2-scenes").shape
+    with torch.device("meta"):
+        parts = [CLIPModel(shape.clip), build_prior(shape.prior), UNet(shape.decoder)]
+        parts += [UNet(upsampler) for upsampler in shape.upsamplers]
+    sizes = [sum(tensor.numel() for tensor in part.state_dict().values()) for part in parts]
+    assert 2 * sum(sizes) <= 25e6, sizes

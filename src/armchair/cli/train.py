@@ -17,6 +17,7 @@ from armchair.core.errors import UsageError
 from armchair.recipes import RECIPES, build_recipe
 from armchair.training.clip import CLIPRecipe, CLIPRun
 from armchair.training.dalle1 import DALLE1Recipe, DALLE1Run
+from armchair.training.dalle2 import DALLE2Recipe, DALLE2Run
 from armchair.training.observers import (
     MetricsFile,
     Observer,
@@ -29,6 +30,7 @@ from armchair.training.run import Run, Stage, with_training
 
 _RUNS: dict[type, tuple[type[Run[Any]], str]] = {
     DALLE1Recipe: (DALLE1Run, 'draw from it: armchair generate "…" --model {}'),
+    DALLE2Recipe: (DALLE2Run, 'draw from it: armchair generate "…" --model {}'),
     CLIPRecipe: (CLIPRun, 'rank with it: armchair rank "…" PICTURES --model {}'),
 }
 """For each kind of recipe how it runs, and what its bundle is for."""
@@ -56,7 +58,7 @@ class TrainOptions:
     """auto, cpu, cuda, or cuda:N."""
     log_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Further places for curves; metrics.jsonl and previews/ are always written."""
-    recipe: Annotated[DALLE1Recipe | CLIPRecipe, tyro.conf.arg(name="")] = field()
+    recipe: Annotated[DALLE1Recipe | CLIPRecipe | DALLE2Recipe, tyro.conf.arg(name="")] = field()
     """What is trained."""
 
 
@@ -84,7 +86,7 @@ def run(words: Sequence[str]) -> None:
 
     def observe(stage: Stage, folder: Path) -> Observer:
         observers: list[Observer] = []
-        if stage != "codes":
+        if stage not in ("codes", "embeddings"):
             observers += [MetricsFile(folder / "metrics.jsonl"), PreviewFolder(folder / "previews")]
             if "tensorboard" in options.log_to:
                 observers.append(TensorBoard(folder / "tensorboard"))
@@ -114,7 +116,7 @@ def run(words: Sequence[str]) -> None:
 
 def _usage() -> str:
     recipes = "\n".join(
-        f"  {name:16}  {(build.__doc__ or '').splitlines()[0]}" for name, build in RECIPES.items()
+        f"  {name:18}  {(build.__doc__ or '').splitlines()[0]}" for name, build in RECIPES.items()
     )
     return (
         "usage: armchair train RECIPE [--out RUN] [--data folder:PATH] [OPTIONS]\n\n"

@@ -64,7 +64,7 @@ def open_data(
     """
     kind, _, rest = config.source.partition(":")
     if kind == "scenes" and not rest:
-        common = {"size": image_size, "seed": config.seed}
+        common = {"size": max(image_size, MIN_SIZE), "seed": config.seed}
         return (
             Scenes(ScenesConfig(num_pictures=config.num_pictures, split="train", **common)),
             Scenes(ScenesConfig(num_pictures=config.num_validation, split="validation", **common)),

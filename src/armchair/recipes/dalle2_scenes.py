@@ -1,0 +1,231 @@
+"""DALL·E 2 on scenes, and what is left of it without a CLIP, or without captions; tiny ones too."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from armchair.core.schedules import Schedule
+from armchair.data.sources import DataConfig
+from armchair.diffusion.process import ProcessConfig
+from armchair.models.priors.diffusion import DiffusionPriorConfig
+from armchair.models.text_stream import TextStreamConfig
+from armchair.models.unet import UNetConfig
+from armchair.pipelines.dalle2_config import DALLE2SamplingConfig
+from armchair.recipes.clip_scenes import clip_scenes, clip_scenes_tiny
+from armchair.text.tokenizer import TokenizerConfig
+from armchair.training.dalle2 import DALLE2Recipe
+from armchair.training.loop import TrainingConfig
+from armchair.training.objectives.diffusion import DiffusionLossConfig
+from armchair.training.objectives.prior import PriorLossConfig
+from armchair.training.optim import OptimizerConfig
+
+
+def dalle2_scenes() -> DALLE2Recipe:
+    """Pictures of scenes of 256x256 pixels, by 32 → 128 → 256, for a laptop.
+
+    Command: armchair train dalle2-scenes --out RUN
+        With the CLIP of a run of clip-scenes: --clip-from runs/clip/bundle
+    Hardware: meant for 2 CPU cores.
+    Time: under two and a half hours a stage is the aim; not trained yet.
+    Scores to expect: not measured yet.
+    """
+    judge = clip_scenes()
+    return DALLE2Recipe(
+        name="dalle2-scenes",
+        description="DALL·E 2 on scenes, a procedural world of objects made of foods.",
+        data=judge.data,
+        tokenizer=judge.tokenizer,
+        clip=judge.clip,
+        clip_loss=judge.clip_loss,
+        clip_training=judge.clip_training,
+        prior=DiffusionPriorConfig(
+            stream=_text(judge.tokenizer, dim=192, num_layers=4, num_heads=6),
+            embedding_dim=judge.clip.embedding_dim,
+            process=ProcessConfig(parameterisation="x_0"),
+            scaling="whiten",
+        ),
+        prior_loss=PriorLossConfig(),
+        prior_training=_training(num_images=1_500_000, batch_size=128, learning_rate=1e-3),
+        decoder=UNetConfig(
+            image_size=32,
+            channels=40,
+            multipliers=(1, 2, 2),
+            num_blocks=2,
+            process=ProcessConfig(parameterisation="v", learned_variance=True),
+            attention_sizes=(16, 8),
+            head_dim=40,
+            text=_text(judge.tokenizer, dim=128, num_layers=3, num_heads=4),
+            embedding_dim=judge.clip.embedding_dim,
+        ),
+        decoder_loss=DiffusionLossConfig(),
+        decoder_training=_training(num_images=600_000, batch_size=64, learning_rate=1e-3),
+        first_upsampler=_upsampler(32, 128, channels=24, multipliers=(1, 2, 2)),
+        first_upsampler_loss=DiffusionLossConfig(crop_size=32, degradation="blur"),
+        first_upsampler_training=_training(num_images=400_000, batch_size=32, learning_rate=1e-3),
+        second_upsampler=_upsampler(128, 256, channels=16, multipliers=(1, 2, 2)),
+        second_upsampler_loss=DiffusionLossConfig(crop_size=64, degradation="bsr"),
+        second_upsampler_training=_training(num_images=200_000, batch_size=16, learning_rate=1e-3),
+        sampling=DALLE2SamplingConfig(guidance_scale=2.0),
+    )
+
+
+def glide_scenes() -> DALLE2Recipe:
+    """GLIDE on scenes: the decoder of dalle2-scenes told the caption alone, and its upsamplers.
+
+    Command: armchair train glide-scenes --out RUN
+    Scores to expect: none yet; not trained.
+    """
+    return _glide(dalle2_scenes(), "glide-scenes")
+
+
+def ddpm_scenes() -> DALLE2Recipe:
+    """A DDPM on scenes of 32x32 pixels: the decoder of dalle2-scenes told nothing.
+
+    Command: armchair train ddpm-scenes --out RUN
+    Scores to expect: none yet; not trained.
+    """
+    return _ddpm(dalle2_scenes(), "ddpm-scenes")
+
+
+def dalle2_scenes_tiny() -> DALLE2Recipe:
+    """Every stage of a DALL·E 2 in two minutes on 2 CPU cores: 16 → 32 pixels.
+
+    Command: armchair train dalle2-scenes-tiny --out RUN
+
+    Its pictures are smudges; it is there to see every stage at work.
+    """
+    recipe, judge = dalle2_scenes(), clip_scenes_tiny()
+    text = _text(judge.tokenizer, dim=64, num_layers=1, num_heads=2)
+    assert isinstance(recipe.prior, DiffusionPriorConfig)
+    return dataclasses.replace(
+        recipe,
+        name="dalle2-scenes-tiny",
+        description="A toy: every stage of a DALL·E 2 in two minutes.",
+        data=DataConfig(source="scenes", num_pictures=2000, num_validation=32),
+        tokenizer=judge.tokenizer,
+        clip=judge.clip,
+        clip_training=judge.clip_training,
+        prior=dataclasses.replace(
+            recipe.prior, stream=text, embedding_dim=judge.clip.embedding_dim
+        ),
+        prior_training=_short(num_images=12_800),
+        decoder=dataclasses.replace(
+            recipe.decoder, image_size=16, channels=16, multipliers=(1, 2), num_blocks=1,
+            attention_sizes=(8,), head_dim=16, text=text, embedding_dim=judge.clip.embedding_dim,
+        ),
+        decoder_training=_short(num_images=12_800),
+        first_upsampler=_upsampler(16, 32, channels=8, multipliers=(1, 2)),
+        first_upsampler_loss=DiffusionLossConfig(crop_size=16, degradation="blur"),
+        first_upsampler_training=_short(num_images=6400),
+        second_upsampler=None,
+        second_upsampler_loss=None,
+        second_upsampler_training=None,
+    )  # fmt: skip
+
+
+def glide_scenes_tiny() -> DALLE2Recipe:
+    """Every stage of a GLIDE in a minute on 2 CPU cores: 16 → 32 pixels.
+
+    Command: armchair train glide-scenes-tiny --out RUN
+    """
+    return _glide(dalle2_scenes_tiny(), "glide-scenes-tiny")
+
+
+def ddpm_scenes_tiny() -> DALLE2Recipe:
+    """A DDPM in half a minute on 2 CPU cores: 16x16 pixels.
+
+    Command: armchair train ddpm-scenes-tiny --out RUN
+    """
+    return _ddpm(dalle2_scenes_tiny(), "ddpm-scenes-tiny")
+
+
+def _glide(recipe: DALLE2Recipe, name: str) -> DALLE2Recipe:
+    """The same without a CLIP and a prior; a fifth of the captions is left out (GLIDE, §4)."""
+    return dataclasses.replace(
+        recipe,
+        name=name,
+        description=recipe.description.replace("DALL·E 2", "GLIDE"),
+        clip=None,
+        clip_loss=None,
+        clip_training=None,
+        prior=None,
+        prior_loss=None,
+        prior_training=None,
+        decoder=dataclasses.replace(recipe.decoder, embedding_dim=None),
+        decoder_loss=DiffusionLossConfig(text_dropout=0.2),
+    )
+
+
+def _ddpm(recipe: DALLE2Recipe, name: str) -> DALLE2Recipe:
+    """The same without captions and upsamplers too, which learns the noise and nothing of it."""
+    glide = _glide(recipe, name)
+    return dataclasses.replace(
+        glide,
+        description=glide.description.replace("GLIDE", "DDPM"),
+        tokenizer=None,
+        decoder=dataclasses.replace(
+            glide.decoder, text=None, process=ProcessConfig(schedule="linear")
+        ),
+        decoder_loss=DiffusionLossConfig(),
+        first_upsampler=None,
+        first_upsampler_loss=None,
+        first_upsampler_training=None,
+        second_upsampler=None,
+        second_upsampler_loss=None,
+        second_upsampler_training=None,
+        sampling=DALLE2SamplingConfig(),
+    )
+
+
+def _text(
+    tokenizer: TokenizerConfig, *, dim: int, num_layers: int, num_heads: int
+) -> TextStreamConfig:
+    return TextStreamConfig(
+        vocab_size=tokenizer.vocab_size,
+        text_length=tokenizer.context_length,
+        dim=dim,
+        num_layers=num_layers,
+        num_heads=num_heads,
+    )
+
+
+def _upsampler(
+    low_size: int, image_size: int, *, channels: int, multipliers: tuple[int, ...]
+) -> UNetConfig:
+    return UNetConfig(
+        image_size=image_size,
+        low_size=low_size,
+        channels=channels,
+        multipliers=multipliers,
+        num_blocks=1,
+        process=ProcessConfig(parameterisation="v"),
+    )
+
+
+def _training(*, num_images: int, batch_size: int, learning_rate: float) -> TrainingConfig:
+    return TrainingConfig(
+        num_images=num_images,
+        batch_size=batch_size,
+        optimizer=OptimizerConfig(
+            learning_rate=Schedule.of(
+                0.0, (0.02, learning_rate, "linear"), (1.0, learning_rate / 100, "cosine")
+            ),
+            betas=(0.9, 0.99),
+            weight_decay=0.01,
+            clip_norm=1.0,
+            average_decay=0.999,
+        ),
+        log_every=40 * batch_size,
+        validate_every=800 * batch_size,
+        checkpoint_every=400 * batch_size,
+    )
+
+
+def _short(*, num_images: int) -> TrainingConfig:
+    return dataclasses.replace(
+        _training(num_images=num_images, batch_size=32, learning_rate=3e-3),
+        log_every=640,
+        validate_every=num_images,
+        checkpoint_every=6400,
+        num_workers=0,
+    )

@@ -1,0 +1,454 @@
+"""DALL·E 2 from captioned pictures to a bundle, stage by stage; and GLIDE, and DDPM.
+
+    tokenizer → clip → embeddings → prior → decoder → first_upsampler → second_upsampler → bundle
+
+In the run's folder, besides what every run leaves there (see `armchair.training.run`):
+
+    RUN/clip/             stage 2: training, or a bundle's CLIP
+    RUN/embeddings/       stage 3: each picture and its captions embedded once
+    RUN/prior/            stage 4: training
+    RUN/decoder/          stage 5: training
+    RUN/first_upsampler/  stage 6: training
+    RUN/second_upsampler/ stage 7: training
+    RUN/bundle/           stage 8: what `armchair generate --model` reads
+
+What a recipe leaves out has no stage: a GLIDE has no CLIP, and thus no embeddings and no prior, and
+a DDPM no captions either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from armchair.core.config import first_difference, to_dict
+from armchair.core.device import autocast, resolve_precision
+from armchair.core.errors import CheckpointError, ConfigError
+from armchair.core.images import to_tensor
+from armchair.data.embedding_store import Embedded, EmbeddingStore, write_embeddings
+from armchair.data.sources import DataConfig, at_size
+from armchair.models.clip import CLIPConfig, CLIPModel
+from armchair.models.priors.autoregressive import AutoregressivePrior, AutoregressivePriorConfig
+from armchair.models.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
+from armchair.models.priors.one_step import OneStepPriorConfig
+from armchair.models.unet import UNet, UNetConfig
+from armchair.pipelines.bundle import Bundle, find_bundle, open_bundle
+from armchair.pipelines.clip import CLIP
+from armchair.pipelines.dalle2 import DALLE2
+from armchair.pipelines.dalle2_config import (
+    UPSAMPLERS,
+    DALLE2Config,
+    DALLE2SamplingConfig,
+    Prior,
+    build_prior,
+)
+from armchair.sampling.diffusion import DiffusionSampling, measure_noise
+from armchair.text.tokenizer import Tokenizer, TokenizerConfig
+from armchair.training.checkpoint import list_checkpoints
+from armchair.training.clip import check_clip_training, clip_lesson
+from armchair.training.examples import EmbeddedCaptions, Views, view
+from armchair.training.loop import TrainingConfig
+from armchair.training.objectives import prior_objective
+from armchair.training.objectives.contrastive import ContrastiveLossConfig
+from armchair.training.objectives.diffusion import DiffusionLossConfig, DiffusionObjective
+from armchair.training.objectives.prior import OneStepPriorLossConfig, PriorLossConfig
+from armchair.training.run import Run, Stage, check_source, seeded
+
+_FITTED = 20_000  # pictures whose embeddings scales and codes are fitted to
+_MEASURED = 512  # pairs that the best variance of a prior's steps is measured on
+_ENLARGED = 64  # validation pictures of an upsampler
+_BATCH_SIZE = 64  # pictures embedded at once
+
+_PARTS = ("clip", "prior", "decoder", *UPSAMPLERS)
+_CLIP = ("data", "tokenizer", "clip", "clip_loss", "clip_training", "clip_from", "augment")
+
+
+def _of(part: str) -> tuple[str, ...]:
+    return (part, f"{part}_loss", f"{part}_training")
+
+
+_DECIDED_BY: Mapping[Stage, tuple[str, ...]] = {
+    "tokenizer": ("data", "tokenizer", "clip_from"),
+    "clip": _CLIP,
+    "embeddings": _CLIP,
+    "prior": _CLIP + _of("prior"),
+    "decoder": _CLIP + _of("decoder"),
+    "first_upsampler": ("data", *_of("first_upsampler")),
+    "second_upsampler": ("data", *_of("second_upsampler")),
+    "bundle": (*_CLIP, *(name for part in _PARTS[1:] for name in _of(part)), "sampling"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DALLE2Recipe:
+    """Everything that decides what a run makes; a part that is None is left out.
+
+    Attributes:
+        name: The recipe's name.
+        description: What the model card says of the model.
+        data: The pictures.
+        tokenizer: How captions become tokens; None if nothing reads captions.
+        clip: The CLIP's shape.
+        clip_loss: How its loss is computed.
+        clip_training: How it is trained; its batches are the negatives.
+        augment: Crop and shrink its pictures at random.
+        clip_from: A bundle whose CLIP is taken as it is, with its tokenizer, by name or path,
+            instead of training one; `clip` and `tokenizer` then say the same as the bundle.
+        prior: The prior's shape, of one of three kinds.
+        prior_loss: Its loss, of the same kind.
+        prior_training: How it is trained.
+        decoder: The decoder's shape.
+        decoder_loss: Its loss.
+        decoder_training: How it is trained.
+        first_upsampler: The shape of what enlarges its pictures.
+        first_upsampler_loss: Its loss.
+        first_upsampler_training: How it is trained.
+        second_upsampler: The shape of what enlarges those again.
+        second_upsampler_loss: Its loss.
+        second_upsampler_training: How it is trained.
+        sampling: How the model draws where it is told nothing else.
+    """
+
+    name: str
+    description: str = ""
+    data: DataConfig
+    tokenizer: TokenizerConfig | None = None
+    clip: CLIPConfig | None = None
+    clip_loss: ContrastiveLossConfig | None = None
+    clip_training: TrainingConfig | None = None
+    augment: bool = False
+    clip_from: str | None = None
+    prior: DiffusionPriorConfig | AutoregressivePriorConfig | OneStepPriorConfig | None = None
+    prior_loss: PriorLossConfig | OneStepPriorLossConfig | None = None
+    prior_training: TrainingConfig | None = None
+    decoder: UNetConfig
+    decoder_loss: DiffusionLossConfig
+    decoder_training: TrainingConfig
+    first_upsampler: UNetConfig | None = None
+    first_upsampler_loss: DiffusionLossConfig | None = None
+    first_upsampler_training: TrainingConfig | None = None
+    second_upsampler: UNetConfig | None = None
+    second_upsampler_loss: DiffusionLossConfig | None = None
+    second_upsampler_training: TrainingConfig | None = None
+    sampling: DALLE2SamplingConfig
+
+    def __post_init__(self) -> None:
+        for part in _PARTS:
+            for name in _of(part)[1:]:
+                if (getattr(self, name) is None) != (getattr(self, part) is None):
+                    state = "None" if getattr(self, part) is None else "one"
+                    expected = f"{state}, as for {part}"
+                    raise ConfigError(name, got=getattr(self, name), expected=expected)
+        if self.clip_from is not None and self.clip is None:
+            raise ConfigError("clip_from", got=self.clip_from, expected="None without a clip")
+        if self.clip_training is not None:
+            check_clip_training(self.clip_training)
+        in_one_step = isinstance(self.prior, OneStepPriorConfig)
+        if in_one_step != isinstance(self.prior_loss, OneStepPriorLossConfig):
+            got, kind = type(self.prior_loss).__name__, type(self.prior).__name__
+            raise ConfigError("prior_loss", got=got, expected=f"the loss of a {kind}")
+        text = self.tokenizer
+        found = None if text is None else (text.vocab_size, text.context_length)
+        if found != self.shape.text_shape:
+            expected = f"{self.shape.text_shape} tokens and positions, as the parts have"
+            raise ConfigError("tokenizer", got=found, expected=expected)
+
+    @property
+    def shape(self) -> DALLE2Config:
+        """The shapes of all parts.
+
+        Raises:
+            ConfigError: They do not fit each other.
+        """
+        return DALLE2Config(
+            clip=self.clip,
+            prior=self.prior,
+            decoder=self.decoder,
+            first_upsampler=self.first_upsampler,
+            second_upsampler=self.second_upsampler,
+        )
+
+
+class DALLE2Run(Run[DALLE2Recipe]):
+    """A run of a DALL·E 2, or of one without some parts."""
+
+    decided_by = _DECIDED_BY
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures in pixels, as large as any stage wants them."""
+        clip = self.recipe.clip
+        return max(self.recipe.shape.image_size, 0 if clip is None else clip.image_size)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages whose part is not left out."""
+        needs = {"embeddings": "clip"}
+        return tuple(
+            stage
+            for stage in self.decided_by
+            if getattr(self.recipe, needs.get(stage, stage), True) is not None
+        )
+
+    # Text and CLIP
+
+    def _tokenizer(self) -> Path:
+        path = self.folder / "tokenizer.json"
+        if self.recipe.clip_from is not None and not path.exists():
+            clip, bundle = _given_clip(self.recipe.clip_from)
+            assert isinstance(clip.tokenizer, Tokenizer)
+            config = to_dict(clip.tokenizer.config)
+            if difference := first_difference(config, to_dict(self.recipe.tokenizer)):
+                field, theirs, ours = difference
+                expected = f"{theirs!r}, as in the bundle {bundle.name}"
+                raise ConfigError(f"tokenizer.{field}", got=ours, expected=expected)
+            clip.tokenizer.save(path)
+        return super()._tokenizer()
+
+    def _clip(self) -> Path:
+        recipe = self.recipe
+        assert recipe.clip is not None
+        assert recipe.clip_loss is not None
+        assert recipe.clip_training is not None
+        if recipe.clip_from is not None:
+            return self._take_clip(recipe.clip_from, recipe.clip_training)
+        objective, examples = clip_lesson(
+            self, recipe.clip, recipe.clip_loss, recipe.clip_training, augment=recipe.augment
+        )
+        return self._train("clip", objective, examples, recipe.clip_training)
+
+    def _take_clip(self, source: str, training: TrainingConfig) -> Path:
+        """Copy a bundle's CLIP to where a trained one would be; once, as bundles change."""
+        folder = self.folder / "clip"
+        if list_checkpoints(folder / "checkpoints"):
+            return folder
+        clip, bundle = _given_clip(source)
+        if clip.tokenizer.content != self.text_tokenizer.content:
+            raise CheckpointError(
+                f"{self.folder}: tokenizer.json is not that of the bundle {bundle.name}",
+                hint="remove it to take the bundle's",
+            )
+        hint = "give clip the bundle's shape, or train one: leave out --clip-from"
+        return self._take("clip", clip.model, training, bundle=bundle, hint=hint)
+
+    def _embeddings(self) -> Path:
+        folder = self.folder / "embeddings"
+        clip, checkpoint = self._trained_clip()
+        total = len(self.pictures) * self.recipe.data.views
+        about = {"data": to_dict(self.recipe.data), "clip": checkpoint["sha256"]}
+        observer = self.observe("embeddings", folder)
+        observer.start(0, total)
+        try:
+            write_embeddings(
+                folder,
+                total,
+                lambda indices: self._embed(clip, indices),
+                about=about,
+                advance=observer.advance,
+            )
+        finally:
+            observer.stop()
+        return folder
+
+    # What is trained on embeddings and pictures
+
+    def _prior(self) -> Path:
+        recipe = self.recipe
+        shape, loss, training = recipe.prior, recipe.prior_loss, recipe.prior_training
+        assert shape is not None
+        assert loss is not None
+        assert training is not None
+        clip, checkpoint = self._trained_clip()
+        store = self._embedding_store(checkpoint)
+        self._check_begun("prior", "clip", checkpoint)
+        model: Prior = seeded(training.seed, lambda: build_prior(shape)).to(self.device)
+        images, texts = (torch.from_numpy(rows).to(self.device) for rows in store.pairs(_FITTED))
+        if isinstance(model, AutoregressivePrior):
+            model.space.fit(images, texts)
+        else:
+            model.scale.fit(images)
+        pictures = self.validation_images(clip.config.image_size)
+        validation = {
+            "images": pictures,
+            "image_embedding": self._embed_images(clip, pictures),
+            "text": self.validation_text,
+            "text_embedding": self._embed_texts(clip, self.validation_text),
+        }
+        objective = prior_objective(
+            model, loss, validation=validation, sampling=recipe.sampling.of_prior
+        )
+        tokenizer = self.text_tokenizer
+        dropout = tokenizer.config.dropout
+        examples = EmbeddedCaptions(store, tokenizer, seed=training.seed, dropout=dropout)
+        sha = checkpoint["sha256"]
+        return self._train("prior", objective, examples, training, clip=sha)
+
+    def _decoder(self) -> Path:
+        recipe = self.recipe
+        told: dict[str, Any] = {}
+        validation: dict[str, Tensor] = {}
+        about: dict[str, str] = {}
+        if recipe.decoder.text is not None:
+            tokenizer = self.text_tokenizer
+            told |= {"tokenizer": tokenizer, "dropout": tokenizer.config.dropout}
+            validation["text"] = self.validation_text
+        if recipe.clip is not None:
+            clip, checkpoint = self._trained_clip()
+            self._check_begun("decoder", "clip", checkpoint)
+            told["embeddings"] = self._embedding_store(checkpoint)
+            pictures = self.validation_images(recipe.clip.image_size)
+            validation["embedding"] = self._embed_images(clip, pictures)
+            about["clip"] = checkpoint["sha256"]
+        validation["images"] = self.validation_images(recipe.decoder.image_size)
+        sampling = recipe.sampling.of_decoder
+        return self._train_unet("decoder", told, validation, sampling, about)
+
+    def _first_upsampler(self) -> Path:
+        return self._upsampler(0)
+
+    def _second_upsampler(self) -> Path:
+        return self._upsampler(1)
+
+    def _upsampler(self, number: int) -> Path:
+        stage = UPSAMPLERS[number]
+        size = getattr(self.recipe, stage).image_size
+        validation = {"images": self.validation_images(size, _ENLARGED)}
+        return self._train_unet(stage, {}, validation, self.recipe.sampling.of_upsampler(number))
+
+    def _train_unet(
+        self,
+        stage: Stage,
+        told: dict[str, Any],
+        validation: dict[str, Tensor],
+        sampling: DiffusionSampling,
+        about: Mapping[str, str] = {},
+    ) -> Path:
+        """Train a U-Net.
+
+        Args:
+            stage: Which.
+            told: What `Views` makes of pictures for it.
+            validation: Pictures that are never trained on, with the like.
+            sampling: How previews are drawn.
+            about: What its checkpoints say of where it came from.
+        """
+        shape, loss, training = (getattr(self.recipe, name) for name in _of(stage))
+        model = seeded(training.seed, lambda: self._build_unet(shape))
+        objective = DiffusionObjective(model, loss, validation=validation, sampling=sampling)
+        size, data, seed = shape.image_size, self.recipe.data, training.seed
+        examples = Views(at_size(self.pictures, size), data, size=size, seed=seed, **told)
+        return self._train(stage, objective, examples, training, **about)
+
+    def _bundle(self) -> Path:
+        recipe, made_from = self.recipe, dict[str, str]()
+        clip = prior = None
+        about: dict[str, Any] = {}
+        first: dict[str, Any] = {}
+        if recipe.clip is not None:
+            clip, first = self._trained_clip()
+            prior, second = self._trained_prior(clip, first)
+            made_from |= {"clip": first["sha256"], "prior": second["sha256"]}
+            about = {"taken_from": first["taken_from"]} if "taken_from" in first else {}
+        unets: list[UNet] = []
+        trained: dict[str, Any] = {}
+        for stage in self.stages:
+            if stage == "decoder" or stage in UPSAMPLERS:
+                shape, _, training = (getattr(recipe, name) for name in _of(stage))
+                model, trained = self._trained(stage, self._build_unet(shape), training)
+                if stage == "decoder" and first:
+                    check_source(self.folder / stage, trained, "clip", first)
+                unets.append(model)
+                made_from[stage] = trained["sha256"]
+        tokenizer = None if recipe.tokenizer is None else self.text_tokenizer
+        model = DALLE2(tokenizer, clip, prior, unets[0], unets[1:], sampling=recipe.sampling)
+        return self._write_bundle(model, made_from=made_from, trained=trained, **about)
+
+    # What the stages need
+
+    def _build_unet(self, shape: UNetConfig) -> UNet:
+        return UNet(shape).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _trained_clip(self) -> tuple[CLIPModel, dict[str, Any]]:
+        assert self.recipe.clip is not None
+        assert self.recipe.clip_training is not None
+        return self._trained("clip", CLIPModel(self.recipe.clip), self.recipe.clip_training)
+
+    def _trained_prior(
+        self, clip: CLIPModel, checkpoint: dict[str, Any]
+    ) -> tuple[Prior, dict[str, Any]]:
+        """The prior, which knows the best variance of its steps if it draws with that."""
+        recipe = self.recipe
+        assert recipe.prior is not None
+        assert recipe.prior_training is not None
+        model, about = self._trained("prior", build_prior(recipe.prior), recipe.prior_training)
+        check_source(self.folder / "prior", about, "clip", checkpoint)
+        sampling = recipe.sampling.of_prior
+        if isinstance(model, DiffusionPrior) and sampling.sampler == "analytic_dpm":
+            store = self._embedding_store(checkpoint)
+            images, texts = (torch.from_numpy(rows) for rows in store.pairs(_MEASURED))
+            captions = [store.captions(index)[0] for index in range(len(images))]
+            text = torch.from_numpy(self.text_tokenizer.encode_batch(captions, truncate=True))
+            measure_noise(model, text, texts, images, num_steps=sampling.num_steps)
+        return model, about
+
+    def _embedding_store(self, checkpoint: dict[str, Any]) -> EmbeddingStore:
+        folder = self.folder / "embeddings"
+        store = EmbeddingStore(self._done(folder / "manifest.json", "embeddings").parent)
+        check_source(folder, store.about, "clip", checkpoint)
+        return store
+
+    def _embed(self, clip: CLIPModel, indices: range) -> Embedded:
+        """Embeddings of views and of their captions; see `view`."""
+        size, images, texts = clip.config.image_size, [], []
+        pictures, captions = at_size(self.pictures, size), []
+        for start in range(indices.start, indices.stop, _BATCH_SIZE):
+            numbers = range(start, min(start + _BATCH_SIZE, indices.stop))
+            seed = self.recipe.data.seed
+            views = [view(pictures, number, size=size, seed=seed) for number in numbers]
+            wordings = [pictures.captions(number % len(pictures)) for number in numbers]
+            flat = [caption for of_view in wordings for caption in of_view]
+            tokens = torch.from_numpy(self.text_tokenizer.encode_batch(flat, truncate=True))
+            images.append(self._embed_images(clip, to_tensor(np.stack(views))).numpy())
+            texts.append(self._embed_texts(clip, tokens).numpy())
+            captions += wordings
+        return np.concatenate(images), np.concatenate(texts), captions
+
+    @torch.no_grad()
+    def _embed_images(self, clip: CLIPModel, images: Tensor) -> Tensor:
+        with autocast(self.device, self._dtype):
+            parts = [clip.encode_images(part.to(self.device)) for part in images.split(_BATCH_SIZE)]
+        return torch.cat(parts).cpu()
+
+    @torch.no_grad()
+    def _embed_texts(self, clip: CLIPModel, text: Tensor) -> Tensor:
+        with autocast(self.device, self._dtype):
+            parts = [clip.encode_texts(part.to(self.device)) for part in text.split(_BATCH_SIZE)]
+        return torch.cat(parts).cpu()
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        assert self.recipe.clip_training is not None
+        return resolve_precision(self.recipe.clip_training.precision, self.device)
+
+
+def _given_clip(source: str) -> tuple[CLIP, Bundle]:
+    """The CLIP of a bundle, which may be a DALL·E 2's, and the bundle."""
+    bundle = open_bundle(find_bundle(source))
+    device = torch.device("cpu")
+    clip = (
+        DALLE2.load(bundle, device).clip if bundle.kind == "dalle2" else CLIP.load(bundle, device)
+    )
+    if clip is None or not isinstance(clip.tokenizer, Tokenizer):
+        raise ConfigError(
+            "clip_from",
+            got=source,
+            expected="a bundle that has a CLIP with a vocabulary of its own",
+            hint="`armchair train clip-scenes` makes one",
+        )
+    return clip, bundle
