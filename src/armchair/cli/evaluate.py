@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from armchair.cli.options import named_clip, read_options
+from armchair.cli.options import SamplingOptions, ranking_clip, read_options
 from armchair.core.errors import UsageError
-
-_SAMPLING = ("temperature", "top_k", "top_p", "guidance_scale")
 
 
 @dataclass(kw_only=True)
@@ -27,24 +25,21 @@ class EvaluateOptions:
     """Folder for sheets of what was drawn, right and wrong."""
     prompts: int = 512
     """Prompts of each kind: seen pairs, held-out pairs, and relations."""
-    scenes: int = 4096
-    """Fresh pictures for the codebook's use; a quarter of them are reconstructed and read."""
+    scenes: int | None = None
+    """DALL·E 1: fresh pictures for the codebook's use; 4,096 if not given, and a quarter of
+    them are reconstructed and read."""
     seed: int = 0
     """Which prompts, pictures and samples."""
     truncate: bool = False
     """Cut captions and prompts that are too long for the model instead of refusing them."""
-    temperature: float | None = None
-    """Sampling settings, where they are to differ from the model's own; see `armchair generate`."""
-    top_k: int | None = None
-    """Draw each code among this many likeliest image codes."""
-    top_p: float | None = None
-    """Draw each code among the likeliest that together have this probability."""
-    guidance_scale: float | None = None
-    """Above 1, the prompt counts for more."""
+    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(
+        default_factory=SamplingOptions
+    )
+    """Sampling settings, where they are to differ from the model's own."""
     candidates: int | None = None
     """Draw so many pictures of each prompt too, and judge the best-ranked of 1, 2, 4, … of them."""
     clip: str | None = None
-    """The CLIP that ranks candidates: a bundle's folder, or a Hugging Face repository."""
+    """The CLIP that ranks candidates; a DALL·E 2's own if not given."""
     record: bool = False
     """Put the scores into the bundle and its model card, and make these settings its own."""
     device: str = "auto"
@@ -72,7 +67,7 @@ def run(words: Sequence[str]) -> None:
     for folder in written_to:
         if folder is not None:
             make_folder(folder)
-    measure = _measure_clip if bundle.kind == "clip" else _measure_dalle1
+    measure = _measure_clip if bundle.kind == "clip" else _measure_drawing
     scores, changes = measure(options, bundle)
     text = json.dumps(finite_or_null(scores), indent=2)
     print(text)
@@ -86,29 +81,33 @@ def run(words: Sequence[str]) -> None:
         plot_candidates(scores["candidates"], options.pictures / "candidates.png")
 
 
-def _measure_dalle1(options: EvaluateOptions, bundle: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _measure_drawing(
+    options: EvaluateOptions, bundle: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scores, and what changes in the bundle's config; sheets are written on the way."""
     from armchair.cli.progress import progress_bar
     from armchair.core.config import to_dict
-    from armchair.core.device import resolve_device
     from armchair.core.images import contact_sheet, save_png
     from armchair.evaluation.candidates import candidates_curve
     from armchair.evaluation.report import EvaluationConfig, evaluate
     from armchair.pipelines import load
-    from armchair.pipelines.dalle1 import DALLE1
 
+    if options.scenes is not None and bundle.kind != "dalle1":
+        expected = f"nothing, as {bundle.name} has no codebook to measure"
+        raise UsageError("scenes", got=options.scenes, expected=expected, hint="leave it out")
+    num_pictures = 4096 if options.scenes is None else options.scenes
     config = EvaluationConfig(
         num_prompts=options.prompts,
-        num_pictures=options.scenes,
-        num_reconstructions=max(1, options.scenes // 4),
+        num_pictures=num_pictures,
+        num_reconstructions=max(1, num_pictures // 4),
         seed=options.seed,
         truncate=options.truncate,
     )
-    model = DALLE1.load(bundle, resolve_device(options.device))
-    model.sampling = model.settings(**{name: getattr(options, name) for name in _SAMPLING})
+    model = load(options.model, device=options.device)
+    model.sampling = model.settings(**options.sampling.given())
     curve: dict[str, Any] = {}
     if options.candidates is not None:
-        clip = load(named_clip(options.clip), device=options.device, kinds=("clip",))
+        clip, _ = ranking_clip(model, options.clip, own=options.model, device=options.device)
         with progress_bar("candidates", "prompts") as advance:
             curve["candidates"] = candidates_curve(
                 model,
@@ -138,10 +137,12 @@ def _measure_clip(options: EvaluateOptions, bundle: Any) -> tuple[dict[str, Any]
     from armchair.evaluation.clip_report import evaluate_clip
     from armchair.pipelines.clip import CLIP
 
-    for name in (*_SAMPLING, "candidates", "pictures"):
-        if getattr(options, name) is not None:
+    names = ("candidates", "pictures", "scenes")
+    given = {name: getattr(options, name) for name in names} | options.sampling.given()
+    for name, value in given.items():
+        if value is not None:
             hint = "leave it out"
             expected = f"nothing, as {bundle.name} is a CLIP and draws no pictures"
-            raise UsageError(name, got=getattr(options, name), expected=expected, hint=hint)
+            raise UsageError(name, got=value, expected=expected, hint=hint)
     clip = CLIP.load(bundle, resolve_device(options.device))
     return evaluate_clip(clip, seed=options.seed, truncate=options.truncate), {}

@@ -11,12 +11,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from armchair.cli.options import named_clip, read_options
+from armchair.cli.options import SamplingOptions, ranking_clip, read_options
 from armchair.core.errors import UsageError
 
 _MAX_PROMPTS = 10_000
 _SLUG_LENGTH = 48
-_GRID = 256  # pictures in grid.png at most
 
 
 @dataclass(kw_only=True)
@@ -24,7 +23,8 @@ class GenerateOptions:
     """Draw pictures from prompts, into PNG files that remember how they were drawn."""
 
     prompts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """What to draw; each in quotes. "-" reads prompts from standard input, a line each."""
+    """What to draw; each in quotes. "-" reads prompts from standard input, a line each. None for a
+    model that reads no captions."""
     prompts_file: Path | None = None
     """A text file of prompts, a line each."""
     model: str = "dalle1-scenes"
@@ -34,17 +34,13 @@ class GenerateOptions:
     candidates: int | None = None
     """Draw so many pictures of each prompt, and keep the --count that CLIP ranks best."""
     clip: str | None = None
-    """The CLIP that ranks candidates: a bundle's folder, or a Hugging Face repository."""
+    """The CLIP that ranks candidates; a DALL·E 2's own if not given."""
     seed: int = 0
     """The same seed draws the same pictures, whatever else is drawn beside them."""
-    temperature: float | None = None
-    """Below 1 draws likelier pictures; the model's own default if not given."""
-    top_k: int | None = None
-    """Draw each code among this many likeliest image codes."""
-    top_p: float | None = None
-    """Draw each code among the likeliest that together have this probability."""
-    guidance_scale: float | None = None
-    """Above 1, the prompt counts for more."""
+    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(
+        default_factory=SamplingOptions
+    )
+    """How to draw; the model's own settings if not given."""
     truncate: bool = False
     """Cut prompts that are longer than the model's text instead of refusing them."""
     out: Path = field(default_factory=lambda: Path("out"))
@@ -58,36 +54,28 @@ def run(words: Sequence[str]) -> None:
     options = read_options(GenerateOptions, words, verb="generate")
     prompts = _prompts(options)
 
-    from armchair.cli.progress import console, progress_bar
+    from armchair.cli.drawn import save_pictures
     from armchair.core.files import make_folder
-    from armchair.core.images import contact_sheet, save_png
     from armchair.pipelines import DRAWING, load
     from armchair.pipelines.rerank import check_candidates
 
     folder, source, clip = make_folder(options.out), {"model": options.model}, None
     model = load(options.model, device=options.device, kinds=DRAWING)
+    if not prompts and model.tokenizer is not None:
+        hint = 'armchair generate "an armchair in the shape of an avocado"'
+        raise UsageError("prompts", got=[], expected="at least one", hint=hint)
     if options.candidates is not None:
         check_candidates(options.candidates, options.count)
-        clip = load(named_clip(options.clip), device=options.device, kinds=("clip",))
-        source |= {"candidates": str(options.candidates), "clip": named_clip(options.clip)}
-    saved, shown = list[Path](), []
-    try:
-        with progress_bar("drawing", "tokens") as advance:
-            pictures = _pictures(model, clip, prompts, options, advance)
-            for number, picture in enumerate(pictures):
-                path = folder / _file_name(prompts, number, options)
-                save_png(picture, path, source)
-                saved.append(path)
-                shown += [picture] if number < _GRID else []
-    finally:  # after the bar, which takes standard output for itself
-        for path in saved:
-            print(path)
-    if len(shown) > 1:
-        columns = min(options.count if len(prompts) > 1 else _square(len(shown)), 16)
-        save_png(contact_sheet(shown, columns=columns), folder / "grid.png", source)
-        print(folder / "grid.png")
-    of_them = f", the first {_GRID} in grid.png" if len(saved) > _GRID else ""
-    console.print(f"{len(saved)} pictures in {folder}{of_them}")
+        clip, name = ranking_clip(model, options.clip, own=options.model, device=options.device)
+        source |= {"candidates": str(options.candidates), "clip": name}
+    save_pictures(
+        lambda advance: _pictures(model, clip, prompts, options, advance),
+        unit=model.work,
+        folder=folder,
+        name=lambda number: _file_name(prompts or ["picture"], number, options),
+        source=source,
+        columns=options.count if len(prompts) > 1 else None,
+    )
 
 
 def _pictures(
@@ -95,7 +83,7 @@ def _pictures(
     clip: Any,
     prompts: list[str],
     options: GenerateOptions,
-    advance: Callable[[int, int], None],
+    advance: Callable[..., None],
 ) -> Iterator[Any]:
     """The pictures to keep, as they are drawn: all, or those that a CLIP ranks best."""
     from armchair.pipelines.rerank import keep_best
@@ -105,12 +93,9 @@ def _pictures(
         prompts,
         count=drawn,
         seed=options.seed,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        guidance_scale=options.guidance_scale,
         truncate=options.truncate,
         on_progress=advance,
+        **options.sampling.given(),
     )
     if clip is None:
         return pictures
@@ -142,9 +127,6 @@ def _prompts(options: GenerateOptions) -> list[str]:
                 f"prompts_file {options.prompts_file} cannot be read ({error})",
                 hint="give a text file in UTF-8 with a prompt on each line",
             ) from error
-    if not prompts:
-        hint = 'armchair generate "an armchair in the shape of an avocado"'
-        raise UsageError("prompts", got=[], expected="at least one", hint=hint)
     if len(prompts) > _MAX_PROMPTS:
         hint = "draw them in parts"
         expected = f"at most {_MAX_PROMPTS:,}"
@@ -159,7 +141,3 @@ def _lines(text: str) -> list[str]:
 def _slug(prompt: str) -> str:
     words = re.sub(r"\W+", "-", prompt.lower()).strip("-")
     return words[:_SLUG_LENGTH].rstrip("-") or "picture"
-
-
-def _square(count: int) -> int:
-    return max(1, round(count**0.5))

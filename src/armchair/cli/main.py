@@ -12,6 +12,10 @@ from armchair.core.errors import ArmchairError, UnknownNameError
 
 VERBS = {
     "generate": "draw pictures from prompts",
+    "vary": "draw variations of a picture",
+    "interpolate": "draw the way from one picture to the next",
+    "edit": "move a picture by the difference of two texts",
+    "redraw": "draw a prompt over a picture, or over a part of it",
     "rank": "say which pictures fit a text best",
     "train": "train a recipe on scenes or on your own pictures",
     "evaluate": "measure a model on fresh scenes and prompts",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import tyro
@@ -39,13 +40,60 @@ def read_options(
         raise
 
 
-def named_clip(name: str | None) -> str:
-    """The CLIP that is to rank candidates.
+@dataclass(kw_only=True)
+class DiffusionOptions:
+    """How a model that draws by diffusion does so, where that is to differ from its own settings.
+
+    An option that means nothing for the model is refused.
+    """
+
+    guidance_scale: float | None = None
+    """Above 1, the prompt counts for more."""
+    prior_guidance_scale: float | None = None
+    """DALL·E 2: above 1, the prompt counts for more with the prior."""
+    prior_steps: int | None = None
+    """DALL·E 2: steps of a diffusion prior."""
+    decoder_steps: int | None = None
+    """DALL·E 2: steps of the decoder."""
+    first_upsampler_steps: int | None = None
+    """DALL·E 2: steps of the first upsampler."""
+    second_upsampler_steps: int | None = None
+    """DALL·E 2: steps of the second upsampler."""
+
+    def given(self) -> dict[str, Any]:
+        """Those that were given, by the name of the setting."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(kw_only=True)
+class SamplingOptions(DiffusionOptions):
+    """How any model draws, where that is to differ from its own settings."""
+
+    temperature: float | None = None
+    """DALL·E 1: below 1 draws likelier pictures."""
+    top_k: int | None = None
+    """DALL·E 1: draw each code among this many likeliest image codes."""
+    top_p: float | None = None
+    """DALL·E 1: draw each code among the likeliest that together have this probability."""
+
+
+def ranking_clip(model: Any, name: str | None, *, own: str, device: str) -> tuple[Any, str]:
+    """The CLIP that is to rank candidates, and its name.
+
+    Args:
+        model: What draws; a DALL·E 2 has a CLIP of its own.
+        name: The CLIP that was asked for; the model's own if not given.
+        own: What the model is called.
+        device: Where to compute.
 
     Raises:
-        UsageError: None was named.
+        UsageError: None was named, and the model has none.
     """
+    from armchair.pipelines import load
+
+    if name is None and getattr(model, "clip", None) is not None:
+        return model.clip, own
     if name is None:
         hint = "`armchair train clip-scenes --out runs/clip` makes one: --clip runs/clip/bundle"
         raise UsageError("clip", got=None, expected="a CLIP to rank the candidates", hint=hint)
-    return name
+    return load(name, device=device, kinds=("clip",)), name

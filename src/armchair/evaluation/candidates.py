@@ -16,14 +16,14 @@ from armchair.data.scenes import prompts
 from armchair.evaluation.report import check_readable, shares
 from armchair.evaluation.scene_reader import SceneReader, judge
 from armchair.pipelines.clip import CLIP
-from armchair.pipelines.dalle1 import DALLE1
+from armchair.pipelines.drawing import Drawing
 from armchair.pipelines.rerank import check_candidates
 
 _KINDS = {"seen": "seen pairs", "held_out": "held-out pairs"}
 
 
 def candidates_curve(
-    model: DALLE1,
+    model: Drawing[Any],
     clip: CLIP,
     *,
     num_prompts: int,

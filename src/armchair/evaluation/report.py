@@ -1,9 +1,9 @@
-"""What a DALL·E 1 can do, in numbers: `armchair evaluate`.
+"""What a model that draws can do, in numbers: `armchair evaluate`.
 
 Everything is measured on fresh scenes that no training saw, by the scene reader. The result is one
 JSON object:
 
-    reconstruction   psnr_db, reader_accuracy
+    reconstruction   psnr_db, reader_accuracy; like the next two of a DALL·E 1 alone
     codebook         used_fraction, perplexity, pictures
     bits             validation (bits a code), true_elbo (bits a dimension; higher is better)
     seen, held_out, relations
@@ -42,6 +42,7 @@ from armchair.evaluation.scene_reader import ATTRIBUTES, Reading, SceneReader, j
 from armchair.models.autoencoders.likelihoods import psnr_db
 from armchair.models.autoencoders.quantizers import code_counts, perplexity
 from armchair.pipelines.dalle1 import DALLE1
+from armchair.pipelines.drawing import Drawing
 
 _BATCH_SIZE = 64
 _READER_SIZE = 64  # pixels below which the reader does not read
@@ -53,7 +54,7 @@ class EvaluationConfig:
 
     Attributes:
         num_prompts: Prompts of each kind, one picture each.
-        num_pictures: Fresh pictures for the codebook's use.
+        num_pictures: Fresh pictures for the codebook's use, if there is one.
         num_reconstructions: How many of them are reconstructed and read, and scored in bits.
         seed: Which prompts, which pictures, and which samples.
         truncate: Cut captions and prompts that are longer than the model's text positions.
@@ -91,7 +92,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: DALLE1,
+    model: Drawing[Any],
     config: EvaluationConfig,
     *,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -109,22 +110,26 @@ def evaluate(
     """
     check_readable(model)
     reader = SceneReader()
-    scores, drawn = _judge_pictures(model, config, reader, on_progress), {}
+    scores: dict[str, Any] = {}
+    if isinstance(model, DALLE1):
+        scores = _judge_pictures(model, config, reader, on_progress)
+    drawn = {}
     for kind in PROMPT_KINDS:
         drawn[kind] = _judge_prompts(model, config, reader, kind, on_progress)
         scores[kind] = shares([verdicts for _, _, verdicts in drawn[kind]])
-    scores["settings"] = {"sampling": asdict(model.sampling), **asdict(config)}
+    sampling = {name: getattr(model.sampling, name) for name in model.setting_names}
+    scores["settings"] = {"sampling": sampling, **asdict(config)}
     scores |= provenance(model.device)
     return Evaluation(scores, drawn)
 
 
-def check_readable(model: DALLE1) -> None:
+def check_readable(model: Drawing[Any]) -> None:
     """Refuse a model whose pictures are too small for the scene reader.
 
     Raises:
         ConfigError: They are.
     """
-    size = model.autoencoder.config.image_size
+    size = model.image_size
     if size < _READER_SIZE:
         raise ConfigError(
             "the model's pictures", got=f"{size} pixels", expected=f"{_READER_SIZE} to be read"
@@ -213,7 +218,7 @@ def _shows(scenes: Scenes, index: int, reading: Reading) -> bool:
 
 
 def _judge_prompts(
-    model: DALLE1,
+    model: Drawing[Any],
     config: EvaluationConfig,
     reader: SceneReader,
     kind: str,

@@ -102,18 +102,19 @@ def _at(data: Any, *keys: str) -> Any:
 def _scores(evaluation: dict[str, Any]) -> list[str]:
     if "retrieval" in evaluation:
         return _clip_scores(evaluation)
-    reconstruction, codebook = evaluation["reconstruction"], evaluation["codebook"]
-    bits, settings = evaluation["bits"], evaluation["settings"]
-    rows = [
-        "| what | score |",
-        "|---|---|",
-        f"| codebook in use | {codebook['used_fraction']:.1%}, "
-        f"perplexity {codebook['perplexity']:.0f} |",
-        f"| reconstruction PSNR | {reconstruction['psnr_db']:.1f} dB |",
-        f"| reader's accuracy on reconstructions | {reconstruction['reader_accuracy']:.1%} |",
-        f"| validation loss | {bits['validation']:.3f} bits a code |",
-        f"| true ELBO | {bits['true_elbo']:.3f} bits a dimension |",
-    ]
+    settings = evaluation["settings"]
+    rows = ["| what | score |", "|---|---|"]
+    if "codebook" in evaluation:
+        reconstruction, codebook = evaluation["reconstruction"], evaluation["codebook"]
+        bits = evaluation["bits"]
+        rows += [
+            f"| codebook in use | {codebook['used_fraction']:.1%}, "
+            f"perplexity {codebook['perplexity']:.0f} |",
+            f"| reconstruction PSNR | {reconstruction['psnr_db']:.1f} dB |",
+            f"| reader's accuracy on reconstructions | {reconstruction['reader_accuracy']:.1%} |",
+            f"| validation loss | {bits['validation']:.3f} bits a code |",
+            f"| true ELBO | {bits['true_elbo']:.3f} bits a dimension |",
+        ]
     titles = {
         "seen": "seen pairs",
         "held_out": "held-out pairs",

@@ -84,6 +84,7 @@ class DALLE1(Drawing[SamplingSettings]):
         sampling: The settings that `generate` uses where it is given none.
     """
 
+    work = "tokens"
     tokenizer: Tokenizer  # type: ignore[assignment]
 
     def __init__(

@@ -72,11 +72,15 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
         sampling: The settings that `generate` uses where it is given none.
 
     Attributes:
-        clip: The CLIP with the tokenizer, to rank pictures with.
+        clip: The CLIP with the tokenizer, to rank pictures with; None if there is none.
+        config: The shapes of all parts.
+        painter: The decoder and the upsamplers, which it makes pictures with.
 
     Raises:
         ConfigError: The parts do not fit each other, or the settings them.
     """
+
+    work = "steps"
 
     def __init__(
         self,
@@ -93,6 +97,7 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
         self.prior = prior
         self.decoder = decoder
         self.upsamplers = list(upsamplers)
+        self.painter = Painter(decoder, self.upsamplers)
         shapes = [upsampler.config for upsampler in self.upsamplers]
         self.config = DALLE2Config(
             clip=None if clip is None else clip.config,
@@ -217,8 +222,9 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
         def told(rows: slice) -> Condition:
             return self._condition(None if text is None else text[rows], keys[rows], settings)
 
-        painter, how = Painter(self.decoder, self.upsamplers), settings.of_decoder
-        return painter.paint(told, keys, settings, how, batch_size=batch_size, tell=on_progress)
+        return self.painter.paint(
+            told, keys, settings, settings.of_decoder, batch_size=batch_size, tell=on_progress
+        )
 
     @torch.no_grad()
     def _condition(
@@ -479,7 +485,7 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
         if strength < 1:
             image = _square(picture, self.decoder.config.image_size).expand(count, -1, -1, -1)
             latents = noise_images(self.decoder, image, keys=keys, settings=how)
-        drawn = Painter(self.decoder, self.upsamplers).paint(
+        drawn = self.painter.paint(
             told,
             keys,
             chosen,
@@ -529,7 +535,7 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
         batch_size: int,
         on_progress: Progress | None,
     ) -> Iterator[Image.Image]:
-        return Painter(self.decoder, self.upsamplers).paint(
+        return self.painter.paint(
             lambda rows: self._of_embeddings(embeddings[rows]),
             keys,
             settings,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -34,10 +34,12 @@ class Drawing(ABC, Generic[Settings]):
     """A model that draws.
 
     Attributes:
+        work: What its progress is counted in.
         tokenizer: Captions to tokens; None for a model that reads none.
         sampling: The settings that `generate` uses where it is given none, a dataclass.
     """
 
+    work: ClassVar[str]
     tokenizer: Tokenizer | None
     sampling: Settings
 

@@ -1,0 +1,71 @@
+"""What commands that draw share: pictures read from files, and pictures written as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from armchair.cli.progress import Advance, console, progress_bar
+from armchair.core.errors import DataError
+from armchair.core.files import make_folder
+from armchair.core.images import contact_sheet, save_png
+from armchair.data.pictures import decode_picture
+
+_GRID = 256  # pictures in grid.png at most
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture file as RGB; it is said if only a part of it will be used.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        pixels = decode_picture(path)
+    except DataError as error:
+        raise DataError(f"{path}: {error}", hint="save it as a PNG") from error
+    if pixels.shape[0] != pixels.shape[1]:
+        console.print(f"{path} is not square: the square in its centre is used")
+    return Image.fromarray(pixels)
+
+
+def save_pictures(
+    draw: Callable[[Advance], Iterable[Image.Image]],
+    *,
+    unit: str,
+    folder: Path,
+    name: Callable[[int], str],
+    source: dict[str, str],
+    columns: int | None = None,
+) -> None:
+    """Write pictures as PNG files as soon as each is drawn, and a contact sheet of them.
+
+    Args:
+        draw: Draws them, and is given what to tell of its progress.
+        unit: What progress is counted in.
+        folder: Where to.
+        name: The file's name of each, by its number.
+        source: Text to put into every file.
+        columns: Pictures in a row of the sheet; as many as make it square if not given.
+    """
+    make_folder(folder)
+    saved: list[Path] = []
+    shown: list[Image.Image] = []
+    try:
+        with progress_bar("drawing", unit) as advance:
+            for number, picture in enumerate(draw(advance)):
+                path = folder / name(number)
+                save_png(picture, path, source)
+                saved.append(path)
+                shown += [picture] if number < _GRID else []
+    finally:  # after the bar, which takes standard output for itself
+        for path in saved:
+            print(path)
+    if len(shown) > 1:
+        wide = min(columns or max(1, round(len(shown) ** 0.5)), 16)
+        save_png(contact_sheet(shown, columns=wide), folder / "grid.png", source)
+        print(folder / "grid.png")
+    of_them = f", the first {_GRID} in grid.png" if len(saved) > _GRID else ""
+    console.print(f"{len(saved)} pictures in {folder}{of_them}")
