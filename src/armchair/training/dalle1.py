@@ -164,27 +164,15 @@ class DALLE1Run(Run[DALLE1Recipe]):
         )
 
     def _codes(self) -> Path:
-        folder = self.folder / "codes"
         model, checkpoint = self._trained_autoencoder()
-        total = len(self.pictures) * self.recipe.data.views
         about = {
             "recipe": to_dict(self.recipe.autoencoder),
             "data": to_dict(self.recipe.data),
             "autoencoder": checkpoint["sha256"],
         }
-        observer = self.observe("codes", folder)
-        observer.start(0, total)
-        try:
-            write_codes(
-                folder,
-                total,
-                lambda indices: self._encode(model, indices),
-                about=about,
-                advance=observer.advance,
-            )
-        finally:
-            observer.stop()
-        return folder
+        return self._encode_views(
+            "codes", write_codes, lambda indices: self._encode(model, indices), about
+        )
 
     def _transformer(self) -> Path:
         recipe = self.recipe

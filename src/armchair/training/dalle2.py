@@ -238,23 +238,13 @@ class DALLE2Run(Run[DALLE2Recipe]):
         return self._take("clip", clip.model, training, bundle=bundle, hint=hint)
 
     def _embeddings(self) -> Path:
-        folder = self.folder / "embeddings"
         clip, checkpoint = self._trained_clip()
-        total = len(self.pictures) * self.recipe.data.views
-        about = {"data": to_dict(self.recipe.data), "clip": checkpoint["sha256"]}
-        observer = self.observe("embeddings", folder)
-        observer.start(0, total)
-        try:
-            write_embeddings(
-                folder,
-                total,
-                lambda indices: self._embed(clip, indices),
-                about=about,
-                advance=observer.advance,
-            )
-        finally:
-            observer.stop()
-        return folder
+        return self._encode_views(
+            "embeddings",
+            write_embeddings,
+            lambda indices: self._embed(clip, indices),
+            {"data": to_dict(self.recipe.data), "clip": checkpoint["sha256"]},
+        )
 
     # What is trained on embeddings and pictures
 

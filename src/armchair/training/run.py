@@ -301,6 +301,23 @@ class Run(ABC, Generic[AnyRecipe]):
         )
         return folder
 
+    def _encode_views(
+        self,
+        stage: Stage,
+        write: Callable[..., None],
+        encode: Callable[[range], Any],
+        about: dict[str, Any],
+    ) -> Path:
+        """Encode each view of each picture once; see `write_shards`."""
+        folder, total = self.folder / stage, len(self.pictures) * self.recipe.data.views
+        observer = self.observe(stage, folder)
+        observer.start(0, total)
+        try:
+            write(folder, total, encode, about=about, advance=observer.advance)
+        finally:
+            observer.stop()
+        return folder
+
     def _take(
         self, stage: Stage, model: nn.Module, training: TrainingConfig, *, bundle: Bundle, hint: str
     ) -> Path:
