@@ -273,3 +273,14 @@ def test_masks_that_cannot_be_meant_are_refused(
         tiny_dalle2.redraw(Image.new("RGB", (200, 64)), PROMPT, mask=outside)
     with pytest.raises(UsageError, match="prompts: got"):
         tiny_dalle2.redraw(pictures[0])
+
+
+@pytest.mark.parametrize("name", ["prior_steps", "prior_guidance_scale", "decoder_sampler"])
+def test_settings_that_mean_nothing_for_given_pictures_are_refused(
+    tiny_dalle2: DALLE2, pictures: list[Image.Image], name: str
+) -> None:
+    with pytest.raises(UsageError, match=f"setting of an edit: got '{name}'"):
+        tiny_dalle2.variations(pictures[0], **{name: 2})
+    info = tiny_dalle2.variations(pictures[0], count=1)[0].info
+    assert name not in info
+    assert "decoder_steps" in info

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from armchair.core.config import to_dict
-from armchair.core.errors import BundleError, ConfigError, UsageError
+from armchair.core.errors import BundleError, ConfigError, UnknownNameError, UsageError
 from armchair.core.images import to_tensor, to_unit
 from armchair.data.pictures import to_rgb
 from armchair.data.transforms import center_crop
@@ -292,7 +292,8 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
             batch_size: Pictures drawn at once.
             on_progress: See `Progress`.
             **settings: As in `generate`. The guidance scale is 1 if not given: only a decoder
-                without guidance finds its way back well. It draws by "ddim", whatever is said.
+                without guidance finds its way back well. The prior's and `decoder_sampler` mean
+                nothing here and are refused.
 
         Raises:
             UsageError: The model has no CLIP, or a number is out of range.
@@ -301,7 +302,7 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
         Source: section 3.1.
         """
         check_request(1, count, batch_size)
-        chosen = self._for_pictures(**settings)
+        chosen = self._edit_settings(**settings)
         how = replace(chosen.of_decoder, sampler="ddim", eta=eta)
         embedding, latents = self._seen([picture], chosen)
         drawn = self._from_embeddings(
@@ -314,7 +315,7 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
             on_progress,
         )
         about = [{"seed": str(seed), "index": str(k), "eta": str(eta)} for k in range(count)]
-        return list(self._described(drawn, about, chosen))
+        return list(self._described(drawn, about, chosen, self._edit_setting_names))
 
     def interpolate(
         self,
@@ -351,7 +352,7 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
         if count < 2:
             hint = "the first picture and the last are among them"
             raise UsageError("count", got=count, expected="at least 2", hint=hint)
-        chosen = self._for_pictures(**settings)
+        chosen = self._edit_settings(**settings)
         embeddings, latents = self._seen(pictures, chosen)
         ways = [k * (len(pictures) - 1) / (count - 1) for k in range(count)]
         drawn = self._from_embeddings(
@@ -364,7 +365,7 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
             on_progress,
         )
         about = [{"seed": str(seed), "way": f"{way:.4f}"} for way in ways]
-        return list(self._described(drawn, about, chosen))
+        return list(self._described(drawn, about, chosen, self._edit_setting_names))
 
     def edit(
         self,
@@ -405,7 +406,7 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
         if not 0 < theta <= 1:
             hint = "0.25 to 0.5 changes a picture and leaves it recognisable"
             raise UsageError("theta", got=theta, expected="above 0, at most 1", hint=hint)
-        chosen = self._for_pictures(**settings)
+        chosen = self._edit_settings(**settings)
         assert self.clip is not None
         texts = self.clip.encode_texts([before, after], truncate=truncate)
         difference = texts[1:] - texts[:1]
@@ -426,7 +427,7 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
         )
         of_all = {"before": before, "after": after, "seed": str(seed)}
         about = [{**of_all, "theta": f"{share:.4f}"} for share in shares]
-        return list(self._described(drawn, about, chosen))
+        return list(self._described(drawn, about, chosen, self._edit_setting_names))
 
     def redraw(
         self,
@@ -499,12 +500,21 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
         about = [{**of_all, "index": str(k), "strength": str(strength)} for k in range(count)]
         return list(self._described(drawn, about, chosen))
 
-    def _for_pictures(self, **settings: Any) -> DALLE2SamplingConfig:
+    def _edit_settings(self, **settings: Any) -> DALLE2SamplingConfig:
         """The settings for drawing from embeddings of given pictures."""
         if self.clip is None:
             hint = "`redraw` starts from a picture without one"
             raise UsageError("the model's CLIP", got=None, expected="one, to see with", hint=hint)
+        for name in settings:
+            if name not in self._edit_setting_names:
+                raise UnknownNameError("setting of an edit", name, self._edit_setting_names)
         return self.settings(**{"guidance_scale": 1.0, **settings})
+
+    @property
+    def _edit_setting_names(self) -> tuple[str, ...]:
+        """The settings that mean something there: no prior is asked, and "ddim" leads back."""
+        left_out = ("prior_", "decoder_sampler")
+        return tuple(name for name in self.setting_names if not name.startswith(left_out))
 
     def _seen(
         self, pictures: Sequence[Image.Image], settings: DALLE2SamplingConfig

@@ -195,11 +195,15 @@ class Drawing(ABC, Generic[Settings]):
         return torch.from_numpy(self.tokenizer.encode_batch(prompts, truncate=truncate))
 
     def _described(
-        self, pictures: Iterable[Image.Image], about: Iterable[dict[str, str]], settings: Settings
+        self,
+        pictures: Iterable[Image.Image],
+        about: Iterable[dict[str, str]],
+        settings: Settings,
+        names: Sequence[str] | None = None,
     ) -> Iterator[Image.Image]:
-        """The pictures, with how each was drawn in its `info`."""
+        """The pictures, with how each was drawn in its `info`: all settings, or those named."""
         values = asdict(settings)  # type: ignore[call-overload]
-        shown = {name: str(values[name]) for name in self.setting_names}
+        shown = {name: str(values[name]) for name in names or self.setting_names}
         for picture, of_picture in zip(pictures, about, strict=True):
             picture.info.update(of_picture)
             picture.info.update(shown)
