@@ -156,7 +156,7 @@ def test_pictures_of_any_kind_serve_and_the_crop_is_said(
     Image.new("RGBA", (20, 50)).save(paths[2])
     words = ["interpolate", *paths, "--count", 2, "--decoder-steps", 1]
     assert command(*words, model=dalle2_bundle, out=tmp_path / "out") == 0
-    said = capsys.readouterr().err.replace("\n", " ")
+    said = " ".join(capsys.readouterr().err.split())
     assert said.count("is not square: the square in its centre is used") == 2
 
 

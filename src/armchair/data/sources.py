@@ -23,7 +23,7 @@ class DataConfig:
         source: "scenes", or "folder:PATH".
         num_pictures: Scenes to train on; a folder is taken whole.
         num_validation: Scenes to validate on; a folder sets some of its own pictures aside.
-        views: Crops of each picture that are encoded for the transformer; the first is the centre,
+        views: Crops of each picture that are encoded for a later stage; the first is the centre,
             the rest are random. Scenes need only one.
         seed: Which scenes.
     """

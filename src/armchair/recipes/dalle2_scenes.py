@@ -88,9 +88,10 @@ def ddpm_scenes() -> DALLE2Recipe:
 
 
 def dalle2_scenes_tiny() -> DALLE2Recipe:
-    """Every stage of a DALL·E 2 in two minutes on 2 CPU cores: 16 → 32 pixels.
+    """Every stage of a DALL·E 2 at toy size: 16 → 32 pixels.
 
     Command: armchair train dalle2-scenes-tiny --out RUN
+    Time: two minutes on 2 CPU cores is the aim; not measured yet.
 
     Its pictures are smudges; it is there to see every stage at work.
     """
@@ -100,7 +101,7 @@ def dalle2_scenes_tiny() -> DALLE2Recipe:
     return dataclasses.replace(
         recipe,
         name="dalle2-scenes-tiny",
-        description="A toy: every stage of a DALL·E 2 in two minutes.",
+        description="A toy: every stage of a DALL·E 2.",
         data=DataConfig(source="scenes", num_pictures=2000, num_validation=32),
         tokenizer=judge.tokenizer,
         clip=judge.clip,
@@ -124,7 +125,7 @@ def dalle2_scenes_tiny() -> DALLE2Recipe:
 
 
 def glide_scenes_tiny() -> DALLE2Recipe:
-    """Every stage of a GLIDE in a minute on 2 CPU cores: 16 → 32 pixels.
+    """Every stage of a GLIDE at toy size: 16 → 32 pixels.
 
     Command: armchair train glide-scenes-tiny --out RUN
     """
@@ -132,7 +133,7 @@ def glide_scenes_tiny() -> DALLE2Recipe:
 
 
 def ddpm_scenes_tiny() -> DALLE2Recipe:
-    """A DDPM in half a minute on 2 CPU cores: 16x16 pixels.
+    """A DDPM at toy size: 16x16 pixels.
 
     Command: armchair train ddpm-scenes-tiny --out RUN
     """
