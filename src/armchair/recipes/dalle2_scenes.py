@@ -158,7 +158,7 @@ def _glide(recipe: DALLE2Recipe, name: str) -> DALLE2Recipe:
 
 
 def _ddpm(recipe: DALLE2Recipe, name: str) -> DALLE2Recipe:
-    """The same without captions and upsamplers too, which learns the noise and nothing of it."""
+    """The same without captions and upsamplers too; it predicts the noise, as the paper has it."""
     glide = _glide(recipe, name)
     return dataclasses.replace(
         glide,
