@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from armchair.pipelines.dalle1 import DALLE1
 from armchair.pipelines.dalle2 import DALLE2
 from armchair.pipelines.dalle2_config import DALLE2SamplingConfig
 from armchair.text.tokenizer import Tokenizer, TokenizerConfig
+
+# Two workers of two threads each, on two cores, mostly wait for one another.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # in the commands that tests start
 
 
 @pytest.fixture(autouse=True)
