@@ -206,7 +206,12 @@ def test_what_is_no_picture_or_no_dalle2_is_refused(
     (tmp_path / "text.png").write_text("no picture")
     out = tmp_path / "out"
     assert command("vary", tmp_path / "text.png", model=dalle2_bundle, out=out) == 1
-    assert "text.png: not a picture of a known format" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "text.png: not a picture of a known format" in said
+    assert "save it as a PNG" in said
+    for missing in (tmp_path / "none.png", tmp_path):
+        assert command("vary", missing, model=dalle2_bundle, out=out) == 1
+        assert "give the path of a picture file" in capsys.readouterr().err
     assert command("vary", pictures[0], model=tiny_bundle, out=out) == 2
     assert "got 'dalle1', expected dalle2" in capsys.readouterr().err
     assert command("vary", pictures[0], model=ddpm_bundle, out=out) == 2

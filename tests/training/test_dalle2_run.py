@@ -30,7 +30,7 @@ from armchair.models.priors.one_step import OneStepPriorConfig
 from armchair.models.text_stream import TextStreamConfig
 from armchair.models.unet import UNetConfig
 from armchair.pipelines import load
-from armchair.pipelines.bundle import open_bundle
+from armchair.pipelines.bundle import SHIPPED, open_bundle
 from armchair.pipelines.clip import CLIP
 from armchair.pipelines.dalle2 import DALLE2
 from armchair.pipelines.dalle2_config import DALLE2SamplingConfig
@@ -399,8 +399,9 @@ def test_a_clip_that_does_not_fit_is_not_taken(
     )
     with pytest.raises(ConfigError, match=r"tokenizer\.dropout: got 0\.0"):
         walk(tmp_path / "2", other)
-    with pytest.raises(ConfigError, match="clip_from"):
-        walk(tmp_path / "3", taking(ddpm_bundle))
+    for number, without_clip in enumerate((ddpm_bundle, SHIPPED / "dalle1-scenes"), start=3):
+        with pytest.raises(ConfigError, match="clip_from"):
+            walk(tmp_path / str(number), taking(without_clip))
 
 
 # What was made from something else

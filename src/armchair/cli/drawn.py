@@ -25,7 +25,8 @@ def open_picture(path: Path) -> Image.Image:
     try:
         pixels = decode_picture(path)
     except DataError as error:
-        raise DataError(f"{path}: {error}", hint="save it as a PNG") from error
+        hint = "save it as a PNG" if path.is_file() else "give the path of a picture file"
+        raise DataError(f"{path}: {error}", hint=hint) from error
     if pixels.shape[0] != pixels.shape[1]:
         console.print(f"{path} is not square: the square in its centre is used")
     return Image.fromarray(pixels)

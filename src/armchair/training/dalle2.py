@@ -430,10 +430,11 @@ class DALLE2Run(Run[DALLE2Recipe]):
 def _given_clip(source: str) -> tuple[CLIP, Bundle]:
     """The CLIP of a bundle, which may be a DALL·E 2's, and the bundle."""
     bundle = open_bundle(find_bundle(source))
-    device = torch.device("cpu")
-    clip = (
-        DALLE2.load(bundle, device).clip if bundle.kind == "dalle2" else CLIP.load(bundle, device)
-    )
+    clip, device = None, torch.device("cpu")
+    if bundle.kind == "dalle2":
+        clip = DALLE2.load(bundle, device).clip
+    elif bundle.kind == "clip":
+        clip = CLIP.load(bundle, device)
     if clip is None or not isinstance(clip.tokenizer, Tokenizer):
         raise ConfigError(
             "clip_from",
