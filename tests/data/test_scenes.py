@@ -124,7 +124,7 @@ def test_the_same_scene_on_every_machine():
     drawn = scene(0, 0)
     assert drawn.pairs == (("backpack", "cheese"), ("house", "avocado"))
     assert (drawn.background, drawn.relation) == ("pink", "left of")
-    assert drawn.places[0].extent == pytest.approx(0.4040625695356677, abs=1e-15)
+    assert drawn.places[0].extent == pytest.approx(0.40137653616357255, abs=1e-15)
     attributes = [(drawn.pairs, drawn.background, drawn.size, drawn.relation) for drawn in many()]
     digest = hashlib.sha256(repr(attributes).encode()).hexdigest()
     assert digest[:16] == "40070075e8f6bded"
@@ -164,14 +164,7 @@ def test_sizes_are_clearly_apart_and_figures_stay_inside():
             assert place.extent / 2 < place.y < 1 - place.extent / 2
     assert min(extents["large"]) > 1.4 * max(extents["small"])
     ratio = np.mean(extents["large"]) / np.mean(extents["small"])
-    assert 1.5 < ratio < 1.6
-
-
-def test_figures_are_whole_steps_from_the_middle():
-    """A step is a code of the shipped model: figures that move by it keep their codes."""
-    steps = {16 * (place.x - 0.5) for one in many() for place in one.places}
-    steps |= {16 * (place.y - 0.5) for one in many() for place in one.places}
-    assert steps == {-4, -2, -1, 0, 1, 2, 4}
+    assert 1.7 < ratio < 1.8
 
 
 def test_figures_in_a_relation_are_where_it_says_and_do_not_touch():
@@ -237,8 +230,8 @@ def test_a_picture_has_its_colours_and_a_clean_frame(size):
 
 def test_the_same_picture_on_every_machine():
     """Golden, with a little room for how releases of Pillow round a polygon's edge."""
-    assert draw(scene(0, 0), 64).mean((0, 1)) == pytest.approx([237.8, 181.1, 175.6], abs=0.5)
-    assert draw(scene(0, 3), 128).mean((0, 1)) == pytest.approx([188.7, 159.1, 218.4], abs=0.5)
+    assert draw(scene(0, 0), 64).mean((0, 1)) == pytest.approx([237.5, 181.0, 175.6], abs=0.5)
+    assert draw(scene(0, 3), 128).mean((0, 1)) == pytest.approx([189.2, 159.3, 219.0], abs=0.5)
 
 
 def test_all_sizes_show_the_same_scene():
@@ -334,6 +327,19 @@ def test_a_relation_is_told_from_either_side():
             assert lowered.index(first) > lowered.index(second)
         if "to its left" in lowered:
             assert lowered.index(first) > lowered.index(second)
+
+
+def test_captions_in_reading_order_come_first():
+    """The left or the upper object is named first in half of the captions, last in the rest."""
+    for one in many(count=200):
+        texts = [text.lower() for text in captions(one, 8, numpy_generator("test", 0))]
+        if one.relation is None:
+            continue
+        pairs = one.pairs if one.relation in ("left of", "above") else one.pairs[::-1]
+        (first, _), (second, _) = pairs
+        assert [text.index(first) < text.index(second) for text in texts] == [True] * 4 + [
+            False
+        ] * 4
 
 
 def test_relations_have_opposites():
@@ -436,7 +442,7 @@ def test_distinct_prompts_are_each_true_of_their_own_scene_alone() -> None:
 
 def test_two_objects_are_as_stated_from_either_side() -> None:
     pairs = (("mug", "lemon"), ("clock", "kiwi"))
-    shown = double_scene(pairs, "left of", "pink", [0.5] * 4)
+    shown = double_scene(pairs, "left of", "pink", [0.5] * 6)
     assert Stated(pairs, None, None, "left of").is_true_of(shown)
     assert Stated(pairs[::-1], "pink", None, "right of").is_true_of(shown)
     for stated in (

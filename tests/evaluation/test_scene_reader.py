@@ -238,7 +238,7 @@ def test_an_unknown_background_is_not_named(reader):
 
 
 def test_three_figures_are_not_taken_for_fewer(reader):
-    one = double_scene((("mug", "lemon"), ("boot", "kiwi")), "above", "white", [0.5] * 4)
+    one = double_scene((("mug", "lemon"), ("boot", "kiwi")), "above", "white", [0.5] * 6)
     pixels = draw(one, 128)
     pixels[:64, 64:] = pixels[:64, :64].copy()[:, ::-1]
     assert reader.read(pixels) != truth(one)
@@ -253,7 +253,7 @@ def test_pictures_it_was_not_made_for_are_refused(reader, shape):
 # --- judge ---
 
 ONE = single_scene(("armchair", "avocado"), "small", "pink", MIDDLE)
-TWO = double_scene((("clock", "kiwi"), ("mug", "lemon")), "right of", "blue", [0.5] * 4)
+TWO = double_scene((("clock", "kiwi"), ("mug", "lemon")), "right of", "blue", [0.5] * 6)
 
 
 def prompt_of(one: Scene) -> Prompt:

@@ -22,6 +22,7 @@ from PIL import Image
 from armchair.core.config import to_dict
 from armchair.core.errors import CheckpointError, ConfigError, DataError, UsageError
 from armchair.core.files import sha256
+from armchair.core.schedules import Schedule
 from armchair.data import shards
 from armchair.data.code_store import CodeStore
 from armchair.data.scenes import Scenes, ScenesConfig
@@ -33,6 +34,7 @@ from armchair.pipelines import load
 from armchair.pipelines.bundle import EVALUATION, MANIFEST, open_bundle
 from armchair.pipelines.dalle1 import DALLE1, SamplingSettings
 from armchair.text.tokenizer import TokenizerConfig
+from armchair.training import dalle1
 from armchair.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
@@ -40,12 +42,13 @@ from armchair.training.checkpoint import (
     save_checkpoint,
 )
 from armchair.training.dalle1 import DALLE1Recipe, DALLE1Run
-from armchair.training.examples import view
+from armchair.training.examples import CaptionedCodes, view
 from armchair.training.loop import Interrupted
 from armchair.training.objectives.discrete_vae import DiscreteVAELossConfig
 from armchair.training.objectives.text_to_image import TextToImageLossConfig
 from armchair.training.run import Stage
 
+NUM_IMAGES = toys.config().num_images
 COMMAND = "armchair train toy --out somewhere"
 
 
@@ -80,6 +83,7 @@ def recipe(**changes: Any) -> DALLE1Recipe:
         "transformer": transformer(128, codebook_size=8),
         "transformer_loss": TextToImageLossConfig(condition_dropout=0.3),
         "transformer_training": dataclasses.replace(training, optimizer=muon),
+        "wordings": Schedule.of(0.5, (0.5, 1.0, "step")),
     }
     return DALLE1Recipe(**{**fields, **changes})
 
@@ -415,6 +419,28 @@ def test_an_autoencoder_of_another_shape_is_not_taken(
     expected = "autoencoder.width: got 16, expected 8, as in the bundle tiny"
     with pytest.raises(ConfigError, match=expected):
         walk(tmp_path / "run", taking(tiny_bundle, wider))
+
+
+def test_the_first_wordings_are_learnt_first(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`wordings` is a function of progress, not of pictures."""
+    shares: list[float] = []
+
+    class Spied(CaptionedCodes):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            shares.extend(self.wordings(position) for position in range(NUM_IMAGES))
+
+    monkeypatch.setattr(dalle1, "CaptionedCodes", Spied)
+    walk(finished, stage="transformer")
+    assert shares == [0.5] * (NUM_IMAGES // 2) + [1.0] * (NUM_IMAGES // 2)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5, float("nan")])
+def test_a_share_of_wordings_out_of_range_is_refused(share: float) -> None:
+    with pytest.raises(ConfigError, match="wordings"):
+        recipe(wordings=Schedule.of(share))
 
 
 def test_captions_that_are_cut_are_counted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from armchair.core.images import to_tensor
@@ -50,11 +51,13 @@ def encode(indices: range) -> Encoded:
     return np.stack([np.full((2, 2), index) for index in indices]), [WORDINGS for _ in indices]
 
 
-def captioned_codes(folder: Path, *, dropout: float = 0.0, length: int = 24) -> CaptionedCodes:
+def captioned_codes(
+    folder: Path, *, dropout: float = 0.0, length: int = 24, **options: Any
+) -> CaptionedCodes:
     write_codes(folder, 3, encode, about={})
     config = TokenizerConfig(vocab_size=280, context_length=length, dropout=0.0)
     tokenizer = Tokenizer.train(iter(WORDINGS * 5), config)
-    return CaptionedCodes(CodeStore(folder), tokenizer, seed=0, dropout=dropout)
+    return CaptionedCodes(CodeStore(folder), tokenizer, seed=0, dropout=dropout, **options)
 
 
 def test_codes_with_a_wording_drawn_for_each_position(tmp_path: Path) -> None:
@@ -66,6 +69,20 @@ def test_codes_with_a_wording_drawn_for_each_position(tmp_path: Path) -> None:
     assert torch.equal(again["text"], texts[11])
     assert again["codes"].tolist() == [[2, 2], [2, 2]]
     assert again["codes"].dtype == again["text"].dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("share", "among"), [(0.01, 1), (1 / 3, 1), (0.4, 2), (2 / 3, 2), (1.0, 3)]
+)
+def test_the_first_wordings_first(tmp_path: Path, share: float, among: int) -> None:
+    examples = captioned_codes(tmp_path, wordings=lambda position: share if position < 30 else 1.0)
+
+    def drawn(positions: range) -> set[str]:
+        tokens = [examples.example(0, position)["text"] for position in positions]
+        return {examples.tokenizer.decode(text.numpy()) for text in tokens}
+
+    assert drawn(range(30)) == set(WORDINGS[:among])
+    assert drawn(range(30, 60)) == set(WORDINGS)
 
 
 def test_dropped_merges_are_keyed_by_position(tmp_path: Path) -> None:

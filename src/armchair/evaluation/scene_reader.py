@@ -52,7 +52,7 @@ _MAX_BACKGROUND_SHIFT = 24.0  # levels (Euclidean) from the nominal colour; two 
 _MIN_PLAIN_FRAME = 0.85  # share of the frame within _CONTRAST of its median colour
 _CONTRAST = 45.0  # levels by which a figure stands out, or a colour is another
 _EXTENTS = (0.33, 0.9)  # of a figure's longest side, in units of the picture's side
-_LARGE = 0.605  # extents above are large: midway between the largest small and smallest large
+_LARGE = 0.585  # extents above are large: midway between the largest small and smallest large
 _MAX_GAP = 0.3  # between two figures: pixels across over those of the thickest place
 _MIN_SHARE = 0.03  # of the pixels that stand out; less, set apart, is dirt and no figure
 

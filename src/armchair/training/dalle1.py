@@ -25,6 +25,7 @@ from armchair.core.config import to_dict
 from armchair.core.device import autocast, resolve_precision
 from armchair.core.errors import ConfigError
 from armchair.core.images import to_tensor
+from armchair.core.schedules import Schedule
 from armchair.data.code_store import CodeStore, Encoded, write_codes
 from armchair.data.sources import DataConfig
 from armchair.models.autoencoders.dvae import DiscreteVAEConfig
@@ -54,7 +55,13 @@ _AUTOENCODER = (
     "augment",
     "autoencoder_from",
 )
-_TRANSFORMER = ("tokenizer", "transformer", "transformer_loss", "transformer_training")
+_TRANSFORMER = (
+    "tokenizer",
+    "transformer",
+    "transformer_loss",
+    "transformer_training",
+    "wordings",
+)
 _DECIDED_BY: Mapping[Stage, tuple[str, ...]] = {
     "tokenizer": ("data", "tokenizer"),
     "autoencoder": _AUTOENCODER,
@@ -82,6 +89,9 @@ class DALLE1Recipe:
         transformer: The second stage's shape.
         transformer_loss: Its loss.
         transformer_training: How it is trained.
+        wordings: Share of each picture's captions, from the first on, that the transformer is
+            trained with, as a function of progress: a data set that tells the plain ones first can
+            be learnt from those first.
     """
 
     name: str
@@ -96,6 +106,7 @@ class DALLE1Recipe:
     transformer: TextToImageConfig
     transformer_loss: TextToImageLossConfig
     transformer_training: TrainingConfig
+    wordings: Schedule = Schedule.of(1.0)
 
     def __post_init__(self) -> None:
         of_dvae = isinstance(self.autoencoder, DiscreteVAEConfig)
@@ -105,6 +116,9 @@ class DALLE1Recipe:
                 got=type(self.autoencoder_loss).__name__,
                 expected=f"the loss of a {type(self.autoencoder).__name__}",
             )
+        shares = [knot.value for knot in self.wordings.knots]
+        if not all(0 < share <= 1 for share in shares):
+            raise ConfigError("wordings", got=shares, expected="each above 0, at most 1")
         wanted = {
             "text_vocab_size": ("tokenizer.vocab_size", self.tokenizer.vocab_size),
             "text_length": ("tokenizer.context_length", self.tokenizer.context_length),
@@ -190,8 +204,13 @@ class DALLE1Run(Run[DALLE1Recipe]):
             codes=torch.cat([self._encode_images(autoencoder, part) for part in images]),
             decode=lambda codes: autoencoder.decode(codes).float(),
         )
+        num_images = recipe.transformer_training.num_images
         examples = CaptionedCodes(
-            codes, self.text_tokenizer, seed=seed, dropout=recipe.tokenizer.dropout
+            codes,
+            self.text_tokenizer,
+            seed=seed,
+            dropout=recipe.tokenizer.dropout,
+            wordings=lambda position: recipe.wordings(position / num_images),
         )
         return self._train(
             "transformer",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -62,15 +63,24 @@ class CaptionedCodes:
         tokenizer: Encodes the captions; those that are too long are cut.
         seed: Keys the choices.
         dropout: Of merges, in [0, 1].
+        wordings: Which share of a picture's wordings, from the first on, a position of the run
+            draws from, in (0, 1]; at least one, and fractions are rounded up.
     """
 
     def __init__(
-        self, codes: CodeStore, tokenizer: Tokenizer, *, seed: int, dropout: float
+        self,
+        codes: CodeStore,
+        tokenizer: Tokenizer,
+        *,
+        seed: int,
+        dropout: float,
+        wordings: Callable[[int], float] = lambda position: 1.0,
     ) -> None:
         self.codes = codes
         self.tokenizer = tokenizer
         self.seed = seed
         self.dropout = dropout
+        self.wordings = wordings
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -79,7 +89,8 @@ class CaptionedCodes:
         """The codes of picture `index`, with a wording drawn for position `position`."""
         generator = numpy_generator("caption", self.seed, position)
         wordings = self.codes.captions(index)
-        caption = wordings[int(generator.integers(len(wordings)))]
+        among = max(1, math.ceil(self.wordings(position) * len(wordings)))
+        caption = wordings[int(generator.integers(among))]
         return {
             "text": _encoded(caption, self.tokenizer, self.dropout, generator),
             "codes": torch.from_numpy(np.asarray(self.codes.codes(index))),

@@ -219,9 +219,10 @@ class Run(ABC, Generic[AnyRecipe]):
 
     @cached_property
     def validation_text(self) -> Int64[Tensor, "N T"]:
-        """The first caption of each, in tokens."""
+        """A caption of each, in tokens; the wordings take turns."""
         pictures = self.open_data()[1]
-        captions = [pictures.captions(index)[0] for index in range(self.num_validation)]
+        wordings = [pictures.captions(index) for index in range(self.num_validation)]
+        captions = [words[index % len(words)] for index, words in enumerate(wordings)]
         return torch.from_numpy(self.text_tokenizer.encode_batch(captions, truncate=True))
 
     # The first stage and the last

@@ -48,7 +48,7 @@ def prompts(kind: str, count: int, seed: int) -> list[Prompt]:
         if kind == "relations":
             second = pick([other for other in pairs if other[0] != pair[0]], choices[1])
             relation = RELATIONS[index % len(RELATIONS)]
-            shown = double_scene((pair, second), relation, background, choices[2:6])
+            shown = double_scene((pair, second), relation, background, choices[2:8])
         else:
             shown = single_scene(pair, pick(SIZES, choices[1]), background, choices[2:5])
         result.append(describe(shown, generator))

@@ -4,7 +4,8 @@
     captions(scene, 8, generator)       eight different wordings
 
 The object and its material are always stated, and so is the relation between two objects, from
-either side ("A left of B" or "B right of A"); size and background are sometimes left out.
+either side ("A left of B" or "B right of A"); size and background are sometimes left out. Of one
+scene's captions, those that name two objects in reading order come first.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ _RELATED: dict[Relation, tuple[str, ...]] = {
         "{first} at the bottom and {second} at the top",
     ),
 }
+_READING_ORDER: tuple[Relation, ...] = ("left of", "above")  # the first comes first
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,16 @@ class Prompt:
     scene: Scene
 
 
-def describe(scene: Scene, generator: np.random.Generator) -> Prompt:
+def describe(
+    scene: Scene, generator: np.random.Generator, *, in_reading_order: bool | None = None
+) -> Prompt:
     """Put a scene into words, drawn by lot.
 
     Args:
         scene: What to describe.
         generator: Where the choice of words comes from.
+        in_reading_order: Of two objects, name the left or the upper one first; False for the
+            other one, None to draw lots.
     """
     share = generator.random(12).tolist()
     size = scene.size if share[0] < _SHARE_WITH_SIZE else None
@@ -125,7 +131,7 @@ def describe(scene: Scene, generator: np.random.Generator) -> Prompt:
     if scene.relation is None:
         content = _thing(scene.pairs[0], size, pick(_THINGS, share[2]))
     else:
-        content = _two_things(scene.pairs, scene.relation, share[2:6])
+        content = _two_things(scene.pairs, scene.relation, share[2:6], in_reading_order)
     background_first = share[6] < _SHARE_WITH_BACKGROUND_FIRST and " with " not in content
     if scene.relation is None and not background_first and share[7] < _SHARE_WITH_OPENING:
         content = f"{pick(_OPENINGS, share[8])} {content}"
@@ -140,11 +146,12 @@ def describe(scene: Scene, generator: np.random.Generator) -> Prompt:
 
 
 def captions(scene: Scene, count: int, generator: np.random.Generator) -> list[str]:
-    """Different wordings of one scene.
+    """Different wordings of one scene, the plainer ones first.
 
     Args:
         scene: What to describe.
-        count: How many, 1 to MAX_CAPTIONS.
+        count: How many, 1 to MAX_CAPTIONS. The first half, rounded up, names two objects in reading
+            order, the left or the upper one first; the rest names them the other way about.
         generator: Where the choice of words comes from.
 
     Raises:
@@ -154,7 +161,8 @@ def captions(scene: Scene, count: int, generator: np.random.Generator) -> list[s
         raise ValueError(f"count: got {count}, expected 1 to {MAX_CAPTIONS}")
     texts: dict[str, None] = {}
     while len(texts) < count:
-        texts[describe(scene, generator).text] = None
+        in_reading_order = 2 * len(texts) < count
+        texts[describe(scene, generator, in_reading_order=in_reading_order).text] = None
     return list(texts)
 
 
@@ -169,13 +177,23 @@ def _thing(pair: Pair, size: Size | None, template: str) -> str:
     return with_article(noun if size is None else f"{size} {noun}")
 
 
-def _two_things(pairs: tuple[Pair, ...], relation: Relation, share: Sequence[float]) -> str:
+def _two_things(
+    pairs: tuple[Pair, ...],
+    relation: Relation,
+    share: Sequence[float],
+    in_reading_order: bool | None,
+) -> str:
     """Two objects and their relation, told from either of them."""
     templates = _THINGS[:_NUM_SHORT_THINGS]
     first, second = (
         _thing(pair, None, pick(templates, choice))
         for pair, choice in zip(pairs, share[:2], strict=True)
     )
-    if share[2] < 0.5:
+    from_the_other = share[2] < 0.5
+    if in_reading_order is not None:
+        names_first_first = pick(_RELATED[relation], share[3]).startswith("{first}")
+        is_in_order = names_first_first == (relation in _READING_ORDER)
+        from_the_other = is_in_order != in_reading_order
+    if from_the_other:
         first, second, relation = second, first, OPPOSITE[relation]
     return pick(_RELATED[relation], share[3]).format(first=first, second=second)

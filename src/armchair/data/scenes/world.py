@@ -65,13 +65,12 @@ SEEN_PAIRS: tuple[Pair, ...] = tuple(
 )
 
 _SHARE_OF_TWO = 0.5  # of all scenes have two objects
-_STEP = 1 / 16  # places lie on a lattice: the middles of figures are whole steps apart
-_EXTENTS: dict[Size, tuple[float, float]] = {"small": (0.45, 0.50), "large": (0.71, 0.78)}
+_EXTENTS: dict[Size, tuple[float, float]] = {"small": (0.40, 0.46), "large": (0.71, 0.78)}
 _EXTENTS_OF_TWO = (0.40, 0.43)
 _MARGIN = 0.03  # kept free at the picture's edge
 _MAX_DRIFT = 0.14  # of a single figure from the middle
-_APART = 4 * _STEP  # from the middle to each of two figures, along their relation
-_DRIFT_OF_TWO = 0.07  # across their relation
+_APART = 0.245  # from the middle to each of two figures, along their relation
+_DRIFT_OF_TWO = (0.013, 0.07)  # along their relation, and across it
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def scene(seed: int, index: int, *, split: str = "train") -> Scene:
     others = [pair for pair in pairs if pair[0] != first[0]]
     second = pick(others, choices[3])
     relation = pick(RELATIONS, choices[4])
-    return double_scene((first, second), relation, background, choices[5:9])
+    return double_scene((first, second), relation, background, choices[5:11])
 
 
 def single_scene(pair: Pair, size: Size, background: str, jitter: Sequence[float]) -> Scene:
@@ -142,7 +141,7 @@ def single_scene(pair: Pair, size: Size, background: str, jitter: Sequence[float
     smallest, largest = _EXTENTS[size]
     extent = smallest + (largest - smallest) * float(jitter[2])
     drift = min(_MAX_DRIFT, 0.5 - _MARGIN - extent / 2)
-    x, y = (0.5 + _drifted(drift, part) for part in jitter[:2])
+    x, y = (0.5 + drift * (2 * float(part) - 1) for part in jitter[:2])
     return Scene((pair,), background, size, None, (Place(x, y, extent),))
 
 
@@ -155,23 +154,17 @@ def double_scene(
         pairs: The objects and their materials.
         relation: One of RELATIONS: where the first is, seen from the second.
         background: One of BACKGROUNDS.
-        jitter: Four numbers in [0, 1] that move and scale the figures within their limits.
+        jitter: Six numbers in [0, 1] that move and scale the figures within their limits.
     """
     smallest, largest = _EXTENTS_OF_TWO
     side = -1 if relation in {"left of", "above"} else 1
     places = []
-    for sign, (across, grown) in ((side, jitter[:2]), (-side, jitter[2:4])):
-        main = 0.5 + sign * _APART
-        cross = 0.5 + _drifted(_DRIFT_OF_TWO, across)
+    for sign, (along, across, grown) in ((side, jitter[:3]), (-side, jitter[3:6])):
+        main = 0.5 + sign * _APART + _DRIFT_OF_TWO[0] * (2 * float(along) - 1)
+        cross = 0.5 + _DRIFT_OF_TWO[1] * (2 * float(across) - 1)
         x, y = (main, cross) if relation in {"left of", "right of"} else (cross, main)
         places.append(Place(x, y, smallest + (largest - smallest) * float(grown)))
     return Scene(pairs, background, None, relation, tuple(places))
-
-
-def _drifted(limit: float, choice: float) -> float:
-    """A whole number of steps, at most `limit` either way, drawn by `choice` in [0, 1]."""
-    most = int(limit / _STEP)
-    return _STEP * (min(int(float(choice) * (2 * most + 1)), 2 * most) - most)
 
 
 def pick(names: Sequence[Name], choice: float) -> Name:
