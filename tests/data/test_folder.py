@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from armchair.core.errors import ConfigError, DataError, OutputError, UsageError
+from armchair.data import folder
 from armchair.data.folder import FolderConfig, FolderPictures
+from armchair.data.pictures import decode_picture
 from armchair.data.types import CaptionedPictures
 
 
@@ -118,6 +120,64 @@ def test_rejected_jsonl_has_file_reason_and_detail(tmp_path: Path) -> None:
     (folder / "klein ß.png").unlink()
     FolderPictures.scan(FolderConfig(path=folder, min_size=8), rejected=listed)
     assert listed.read_text() == ""
+
+
+def test_a_second_scan_decodes_only_what_is_new_or_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def spied(path: Path, **limits: int) -> np.ndarray:
+        opened.append(path.name)
+        return decode_picture(path, **limits)
+
+    monkeypatch.setattr(folder, "decode_picture", spied)
+    pictures, decoded = tmp_path / "pictures", tmp_path / "run" / "decoded.json"
+    add_good(pictures)
+    add_picture(pictures / "small.png", size=2)
+
+    def opened_by_a_scan(**settings: int) -> list[str]:
+        opened.clear()
+        config = FolderConfig(path=pictures, **{"min_size": 8, **settings})
+        assert FolderPictures.scan(config, decoded=decoded).names[0] == "good0.png"
+        return opened
+
+    assert opened_by_a_scan() == ["good0.png", "good1.png", "good2.png", "small.png"]
+    assert opened_by_a_scan() == ["small.png"]  # its reason is found anew
+    add_picture(pictures / "good1.png", size=9)
+    add_picture(pictures / "good3.png")
+    assert opened_by_a_scan() == ["good1.png", "good3.png", "small.png"]
+    assert opened_by_a_scan(min_size=7) == [f"good{n}.png" for n in range(4)] + ["small.png"]
+    for damaged in (b"", b"[]", b"{}", b'{"limits": [7, 1], "files": 3}'):
+        decoded.write_bytes(damaged)
+        assert len(opened_by_a_scan()) == 5
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    add_good(pictures)
+    for name, content in ((b"\xff.png", (pictures / "good0.png").read_bytes()), (b"\xfe.png", b"")):
+        (pictures / os.fsdecode(name)).write_bytes(content)
+        (pictures / os.fsdecode(name)).with_suffix(".txt").write_text("a mug")
+    rejected, decoded = tmp_path / "rejected.jsonl", tmp_path / "decoded.json"
+    for _ in range(2):
+        config = FolderConfig(path=pictures)
+        scanned = FolderPictures.scan(config, rejected=rejected, decoded=decoded)
+        assert os.fsdecode(b"\xff.png") in scanned.names
+        assert len(rejected.read_text().splitlines()) == 1
+
+
+def test_what_was_decoded_before_a_stop_is_not_decoded_again(tmp_path: Path) -> None:
+    pictures, decoded = tmp_path / "pictures", tmp_path / "decoded.json"
+    add_good(pictures)
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FolderPictures.scan(FolderConfig(path=pictures), decoded=decoded, on_progress=stop)
+    assert set(json.loads(decoded.read_text())["files"]) == {"good0.png", "good1.png"}
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from armchair.data.caption_files import (
     read_sidecar,
     resolve_inside,
 )
+from armchair.data.decoded_files import DecodedFiles
 from armchair.data.pictures import MAX_PIXELS, decode_picture
 
 _NUM_REASONS = 3  # that an error message names
@@ -96,6 +97,7 @@ class FolderPictures:
         config: FolderConfig,
         *,
         rejected: Path | None = None,
+        decoded: Path | None = None,
         on_progress: Progress | None = None,
     ) -> FolderPictures:
         """Find the pictures of a folder and decode each once to see that it can be used.
@@ -103,6 +105,8 @@ class FolderPictures:
         Args:
             config: The folder and its limits.
             rejected: Where to list what is left out, one JSON object a line: file, reason, detail.
+            decoded: Where to remember what could be decoded, so that another scan decodes only what
+                is new or changed.
             on_progress: Called after each picture.
 
         Returns:
@@ -112,20 +116,24 @@ class FolderPictures:
             UsageError: There is no such folder.
             DataError: A metadata file cannot be read, nothing can be used, or more than half is
                 rejected.
-            OutputError: `rejected` cannot be written.
+            OutputError: `rejected` or `decoded` cannot be written.
         """
         if not config.path.is_dir():
             hint = "give a folder that holds pictures and their captions"
             raise UsageError(f"{config.path} is no folder", hint=hint)
         listed, rejections = _list(config.path)
         usable: dict[str, list[str]] = {}
-        for done, name in enumerate(sorted(listed), start=1):
-            try:
-                usable[name] = _check(config, name, listed[name])
-            except DataError as error:
-                rejections.append(Rejection.of(name, error))
-            if on_progress is not None:
-                on_progress(done, len(listed))
+        known = DecodedFiles(decoded, [config.min_size, config.max_pixels])
+        try:
+            for done, name in enumerate(sorted(listed), start=1):
+                try:
+                    usable[name] = _check(config, name, listed[name], known)
+                except DataError as error:
+                    rejections.append(Rejection.of(name, error))
+                if on_progress is not None:
+                    on_progress(done, len(listed))
+        finally:
+            known.save()
         if rejected is not None:
             lines = (json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in rejections)
             write_text(rejected, "".join(lines))
@@ -187,11 +195,13 @@ def _list(root: Path) -> tuple[dict[str, list[str]], list[Rejection]]:
     return listed, rejections
 
 
-def _check(config: FolderConfig, name: str, captions: list[str]) -> list[str]:
+def _check(config: FolderConfig, name: str, captions: list[str], known: DecodedFiles) -> list[str]:
     """The captions of a picture that can be used; a DataError says why it cannot."""
-    resolve_inside(config.path, name)  # first: a missing file has no captions to complain of
+    path = resolve_inside(config.path, name)  # first: a missing file's captions do not matter
     captions = clean_captions(captions + read_sidecar(config.path, name))
-    _decode(config, name)
+    if (name, path) not in known:
+        _decode(config, name)
+    known.add(name, path)
     return captions
 
 

@@ -45,6 +45,7 @@ def open_data(
     *,
     image_size: int,
     rejected: Path | None = None,
+    decoded: Path | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[CaptionedPictures, CaptionedPictures]:
     """Open a data set.
@@ -53,6 +54,7 @@ def open_data(
         config: Which.
         image_size: The side that pictures are trained at, in pixels.
         rejected: Where to list the pictures of a folder that cannot be used.
+        decoded: Where to remember the files of a folder that were decoded to check them.
         on_progress: Called as the pictures of a folder are checked.
 
     Returns:
@@ -72,7 +74,10 @@ def open_data(
     if kind == "folder" and rest:
         # Half the side can still be enlarged to something worth training on.
         folder = FolderConfig(path=Path(rest).expanduser(), min_size=max(1, image_size // 2))
-        return FolderPictures.scan(folder, rejected=rejected, on_progress=on_progress).split()
+        pictures = FolderPictures.scan(
+            folder, rejected=rejected, decoded=decoded, on_progress=on_progress
+        )
+        return pictures.split()
     raise UsageError(
         "data", got=config.source, expected='"scenes" or "folder:PATH"', hint="try --data scenes"
     )

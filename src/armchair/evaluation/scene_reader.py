@@ -51,6 +51,7 @@ _FRAME = 2  # pixels at the edge in which only background is expected
 _MAX_BACKGROUND_SHIFT = 24.0  # levels (Euclidean) from the nominal colour; two are 49 apart
 _MIN_PLAIN_FRAME = 0.85  # share of the frame within _CONTRAST of its median colour
 _CONTRAST = 45.0  # levels by which a figure stands out, or a colour is another
+_PATTERN_CONTRAST = 30.0  # levels that a pattern changes, where it counts as shown
 _EXTENTS = (0.33, 0.9)  # of a figure's longest side, in units of the picture's side
 _LARGE = 0.585  # extents above are large: midway between the largest small and smallest large
 _MAX_GAP = 0.3  # between two figures: pixels across over those of the thickest place
@@ -58,6 +59,7 @@ _MIN_SHARE = 0.03  # of the pixels that stand out; less, set apart, is dirt and 
 
 _MAX_WRONG_SHAPE = 0.1  # share of a figure's area
 _MAX_WRONG_COLOUR = 0.13  # share of a figure's area
+_MAX_WRONG_PATTERN = 0.6  # share of what the pattern changes
 _MAX_OBJECT_DOUBT = 0.66
 _MAX_MATERIAL_DOUBT = 0.82
 
@@ -95,20 +97,26 @@ class _Figure:
         wrong_shape: Pixels on which picture and candidate differ in being figure or background,
             over the candidate's area.
         wrong_colour: Pixels on which they differ in colour, over the candidate's area.
+        wrong_pattern: Squared difference of picture and candidate, over that of the candidate and
+            itself without its pattern, where the pattern shows: 1 for a picture without it.
     """
 
     fit: Fit
     wrong_shape: float
     wrong_colour: float
+    wrong_pattern: float
 
     def read(self) -> tuple[str | None, str | None]:
         """The object and the material, as far as they are borne out."""
         object_, material = self.fit.pair
         if self.wrong_shape > _MAX_WRONG_SHAPE or self.fit.object_doubt > _MAX_OBJECT_DOUBT:
             return None, None
-        if self.wrong_colour > _MAX_WRONG_COLOUR or self.fit.material_doubt > _MAX_MATERIAL_DOUBT:
-            return object_, None
-        return object_, material
+        is_wrong = (
+            self.wrong_colour > _MAX_WRONG_COLOUR
+            or self.wrong_pattern > _MAX_WRONG_PATTERN
+            or self.fit.material_doubt > _MAX_MATERIAL_DOUBT
+        )
+        return object_, None if is_wrong else material
 
 
 class SceneReader:
@@ -158,14 +166,18 @@ class SceneReader:
         """Fit a figure to each box, draw them all, and compare with the picture."""
         fits = [self._fitter.fit(picture, box, background) for box in boxes]
         places = tuple(fit.place for fit in fits)
-        drawn = draw(
-            Scene(tuple(fit.pair for fit in fits), background, None, None, places), WORKING_SIZE
+        scene = Scene(tuple(fit.pair for fit in fits), background, None, None, places)
+        expected, plain = (
+            _soften(draw(scene, WORKING_SIZE, patterns=patterns).astype(np.float32))
+            for patterns in (True, False)
         )
-        expected = _soften(drawn.astype(np.float32))
         expected_figure = _distance(expected, _NOMINAL[background]) > _CONTRAST
         figure = _distance(softened, colour) > _CONTRAST
         wrong_shape = (figure & ~_grown(expected_figure)) | (expected_figure & ~_grown(figure))
         wrong_colour = _far_from(softened, expected) | _far_from(expected, softened)
+        by_pattern = _distance(expected, plain)
+        by_pattern[by_pattern < _PATTERN_CONTRAST] = 0
+        wrong_pattern = np.where(by_pattern > 0, _distance(softened, expected), 0)
 
         columns, rows = np.meshgrid(np.arange(WORKING_SIZE) + 0.5, np.arange(WORKING_SIZE) + 0.5)
         middles = [
@@ -178,7 +190,13 @@ class SceneReader:
             mine = nearest == index
             area = max(1, int((expected_figure & mine).sum()))
             figures.append(
-                _Figure(fit, (wrong_shape & mine).sum() / area, (wrong_colour & mine).sum() / area)
+                _Figure(
+                    fit,
+                    wrong_shape=(wrong_shape & mine).sum() / area,
+                    wrong_colour=(wrong_colour & mine).sum() / area,
+                    wrong_pattern=_square_sum(wrong_pattern[mine])
+                    / max(1.0, _square_sum(by_pattern[mine])),
+                )
             )
         return figures
 
@@ -303,6 +321,10 @@ def _distance(
     colours: Float[np.ndarray, "*S 3"], other: Float[np.ndarray, "*#S 3"]
 ) -> Float[np.ndarray, "*S"]:
     return np.sqrt(np.square(colours - other).sum(axis=-1))
+
+
+def _square_sum(values: Float[np.ndarray, "N"]) -> float:
+    return float(np.square(values).sum())
 
 
 def _soften(picture: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:

@@ -189,12 +189,13 @@ class Run(ABC, Generic[AnyRecipe]):
     def open_data(
         self, on_progress: Callable[[int, int], None] | None = None
     ) -> tuple[CaptionedPictures, CaptionedPictures]:
-        """Training and validation pictures; a folder's are checked once, with (done, total)."""
+        """Training and validation pictures; a folder's are checked first, with (done, total)."""
         if self._data is None:
             self._data = open_data(
                 self.recipe.data,
                 image_size=self.image_size,
                 rejected=self.folder / "rejected.jsonl",
+                decoded=self.folder / "decoded.json",
                 on_progress=on_progress,
             )
         return self._data

@@ -24,21 +24,32 @@ _GRID = 512  # positions over the picture's side on which outlines fall
 _MIN_OVERSAMPLING = 4
 
 
-def draw(scene: Scene, size: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Draw a scene as an 8-bit RGB picture of `size` by `size` pixels."""
+def draw(scene: Scene, size: int, *, patterns: bool = True) -> UInt8[np.ndarray, "H W 3"]:
+    """Draw a scene as an 8-bit RGB picture of `size` by `size` pixels.
+
+    Args:
+        scene: What to draw.
+        size: Side in pixels.
+        patterns: Draw the materials' patterns; without them, only their plain colours.
+    """
     background = BACKGROUND_COLOURS[scene.background]
     picture = Image.new("RGB", (size, size), background)
     for pair, place in zip(scene.pairs, scene.places, strict=True):
-        _draw_figure(picture, *pair, place, background)
+        _draw_figure(picture, *pair, place, background, patterns)
     return np.array(picture)
 
 
 def _draw_figure(
-    picture: Image.Image, object_: str, material: str, place: Place, background: Colour
+    picture: Image.Image,
+    object_: str,
+    material: str,
+    place: Place,
+    background: Colour,
+    patterns: bool,
 ) -> None:
     """Paste one figure with its surroundings into the picture."""
     size = picture.width
-    points, shapes, (half_width, half_height) = _figure(object_, material)
+    points, shapes, (half_width, half_height) = _figure(object_, material, patterns)
     left = math.floor((place.x - half_width * place.extent) * size)
     top = math.floor((place.y - half_height * place.extent) * size)
     right = math.ceil((place.x + half_width * place.extent) * size)
@@ -57,7 +68,7 @@ def _draw_figure(
 
 @functools.cache
 def _figure(
-    object_: str, material: str
+    object_: str, material: str, patterns: bool
 ) -> tuple[np.ndarray, list[tuple[int, int, Colour]], tuple[float, float]]:
     """An object in a material, ready to draw.
 
@@ -72,7 +83,7 @@ def _figure(
     for part in PARTS[object_]:
         if isinstance(part, Part):
             coloured.append((part.outline, roles[part.role]))
-        else:
+        elif patterns:
             for outline, colour in palette.pattern:
                 coloured.append((outline * part.radius + np.array([part.x, part.y]), colour))
 
