@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from armchair.core.captions import MAX_CAPTION_CHARACTERS
 from armchair.core.errors import BundleError, ConfigError, DataError, OutputError, UsageError
-from armchair.text.tokenizer import MAX_CAPTION_CHARACTERS, Tokenizer, TokenizerConfig
+from armchair.text.tokenizer import Tokenizer, TokenizerConfig
 
 CAPTIONS = [
     "an armchair in the shape of an avocado",

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
+from armchair.core.captions import MAX_CAPTION_CHARACTERS, first_invalid_character
 from armchair.core.errors import DataError
 from armchair.data.pictures import DECODED_SUFFIXES, OTHER_SUFFIXES
-
-MAX_CAPTION_CHARACTERS = 10_000
 
 _MAX_SIDECAR_BYTES = 1 << 20
 _METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
@@ -165,7 +164,7 @@ def clean_captions(captions: list[str]) -> list[str]:
         if len(caption) > MAX_CAPTION_CHARACTERS:
             expected = f"at most {MAX_CAPTION_CHARACTERS} characters"
             raise DataError("caption too long", got=len(caption), expected=expected)
-        if any("\ud800" <= character <= "\udfff" for character in caption):
+        if first_invalid_character(caption) is not None:
             raise DataError("caption is no valid Unicode")
     return cleaned
 

@@ -25,11 +25,10 @@ from typing import Any, TypeGuard
 import numpy as np
 from jaxtyping import Int
 
+from armchair.core.captions import MAX_CAPTION_CHARACTERS, first_invalid_character
 from armchair.core.errors import BundleError, ConfigError, DataError, UsageError
 from armchair.core.files import write_text
 from armchair.text.bpe import NUM_BYTES, MergeTable, draw_drops, learn_merges, split_words
-
-MAX_CAPTION_CHARACTERS = 10_000
 
 _MAX_VOCAB_SIZE = 1 << 20
 _MAX_CONTEXT_LENGTH = 1 << 16
@@ -253,11 +252,9 @@ def check_caption(text: str) -> None:
         raise UsageError(f"caption {_shorten(text)!r}", got=len(text), expected=expected)
     if not text.strip():
         raise UsageError("caption", got=text, expected="a few words", hint="say what to draw")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        message = f"caption {_shorten(text)!r}: character {error.start} is no valid Unicode"
-        raise UsageError(message, hint="was the text read in the wrong encoding?") from error
+    if (place := first_invalid_character(text)) is not None:
+        message = f"caption {_shorten(text)!r}: character {place} is no valid Unicode"
+        raise UsageError(message, hint="was the text read in the wrong encoding?")
 
 
 def caption_too_long(text: str, got: int, length: int) -> UsageError:
