@@ -175,6 +175,24 @@ def test_codes_stay_where_they_are_at_the_end_of_a_run() -> None:
     assert "restarted" in objective.after_update(random())
 
 
+@pytest.mark.parametrize("logits", ["linear", "distance"])
+def test_at_the_end_the_decoder_alone_learns_from_hard_codes(logits: str) -> None:
+    options = {"commitment_weight": 0.5, "usage_weight": 0.1, "restart_below": 0.97}
+    objective = dvae_objective(logits, decoder_only_from=0.6, restart_until=1.0, **options)
+    model = objective.model
+    loss_of(objective, IMAGES, progress=0.59).total.backward()
+    assert all(parameter.grad is not None for parameter in model.encoder.parameters())
+    objective.after_update(random())
+    model.zero_grad()
+    loss = loss_of(objective, IMAGES, progress=0.6)
+    statistics = model.decode_statistics(model.encode(IMAGES))
+    torch.testing.assert_close(loss.total, reconstruction_loss(IMAGES, statistics, "logit_laplace"))
+    loss.total.backward()
+    learning = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert learning == {f"decoder.{name}" for name, _ in model.decoder.named_parameters()}
+    assert objective.after_update(random()) == {}
+
+
 def test_linear_logits_restart_nothing() -> None:
     objective = dvae_objective("linear", restart_below=0.97)
     assert "commitment" not in loss_of(objective, IMAGES).metrics
@@ -182,7 +200,12 @@ def test_linear_logits_restart_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"temperature": Schedule.of(1.0, (1.0, 0.0, "linear"))}, {"usage_floor": 0.0}]
+    "change",
+    [
+        {"temperature": Schedule.of(1.0, (1.0, 0.0, "linear"))},
+        {"usage_floor": 0.0},
+        {"decoder_only_from": 1.2},
+    ],
 )
 def test_a_loss_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(change))}: got"):

@@ -136,6 +136,13 @@ class DiscreteVAE(ImageTokenizer):
             embeddings = embeddings + self.codebook_bias[:, None, None]
         return RelaxedOutput(logits, self.decoder(embeddings), latents)
 
+    def harden(self, images: Float[Tensor, "B 3 H W"]) -> RelaxedOutput:
+        """Encode, take the likeliest codes, and decode them; only the decoder has a gradient."""
+        with torch.no_grad():
+            logits, latents = self.posterior(images)
+            embeddings = self._embed(logits.argmax(dim=1))
+        return RelaxedOutput(logits, self.decoder(embeddings), latents)
+
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B h w"]:
         """The likeliest code of each place, without noise (section 2.2)."""
         return self.posterior(images)[0].argmax(dim=1)
@@ -150,10 +157,13 @@ class DiscreteVAE(ImageTokenizer):
 
     def decode_statistics(self, codes: Int[Tensor, "B h w"]) -> Float[Tensor, "B 6 H W"]:
         """The pixel statistics that codes stand for: three means, three log-scales."""
+        return self.decoder(self._embed(codes))
+
+    def _embed(self, codes: Int[Tensor, "B h w"]) -> Float[Tensor, "B C h w"]:
         embeddings = self.codebook(codes)
         if not self.by_distance:
             embeddings = embeddings + self.codebook_bias
-        return self.decoder(embeddings.movedim(-1, 1))  # B h w C -> B C h w
+        return embeddings.movedim(-1, 1)  # B h w C -> B C h w
 
     @torch.no_grad()
     def track_uses(self, codes: Int[Tensor, "B h w"], decay: float) -> None:

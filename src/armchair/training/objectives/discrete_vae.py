@@ -54,6 +54,9 @@ class DiscreteVAELossConfig:
         restart_below: With distance logits, a code whose moving share of places falls below this
             share of 1/K is put at a latent whose patch comes out badly; 0 never does.
         restart_until: Progress after which codes stay where they are.
+        decoder_only_from: Progress after which the encoder and the codebook stay as they are, and
+            the decoder alone learns, from hard codes, which are what it is given once trained; 1
+            in the paper, for never.
     """
 
     temperature: Schedule = Schedule.of(1.0, (150_000 / 3_000_000, 1 / 16, "cosine"))
@@ -65,12 +68,16 @@ class DiscreteVAELossConfig:
     commitment_weight: float = 0.0
     restart_below: float = 0.0
     restart_until: float = 0.7
+    decoder_only_from: float = 1.0
 
     def __post_init__(self) -> None:
         if any(knot.value <= 0 for knot in self.temperature.knots):
             raise ConfigError("temperature", got=self.temperature, expected="above 0 everywhere")
         if not 0 < self.usage_floor <= 1:
             raise ConfigError("usage_floor", got=self.usage_floor, expected="in (0, 1]")
+        if not 0 < self.decoder_only_from <= 1:
+            got = self.decoder_only_from
+            raise ConfigError("decoder_only_from", got=got, expected="in (0, 1]")
 
 
 def usage_penalty(logits: Float[Tensor, "B K h w"], floor: float) -> Float[Tensor, ""]:
@@ -120,6 +127,8 @@ class DiscreteVAEObjective(AutoencoderObjective[DiscreteVAE]):
     def loss(self, batch: Batch, *, progress: float, generator: torch.Generator) -> Loss:
         """The relaxed bound of "images" in [-1, 1], divided by a picture's dimensions."""
         images, config = batch["images"], self.config
+        if progress >= config.decoder_only_from < 1:
+            return self._decoder_loss(images)
         temperature, noise = config.temperature(progress), config.noise(progress)
         output = self.model.relax(
             images, temperature=temperature, noise_scale=noise, generator=generator
@@ -146,6 +155,13 @@ class DiscreteVAEObjective(AutoencoderObjective[DiscreteVAE]):
         scheduled = {"temperature": temperature, "kl_weight": kl_weight, "noise": noise}
         metrics.update({name: torch.tensor(value) for name, value in scheduled.items()})
         return Loss(total, metrics)
+
+    def _decoder_loss(self, images: Float[Tensor, "B 3 H W"]) -> Loss:
+        """The reconstruction from hard codes alone."""
+        output = self.model.harden(images)
+        error = reconstruction_loss(images, output.statistics, self.config.reconstruction)
+        kl = kl_to_uniform(output.logits).mean()
+        return Loss(error, {"reconstruction": error.detach(), "kl_nats": kl})
 
     def after_update(self, generator: torch.Generator) -> dict[str, float]:
         """Put codes that nobody uses where pictures come out badly."""
