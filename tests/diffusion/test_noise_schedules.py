@@ -10,6 +10,7 @@ from armchair.diffusion.schedules import (
     cosine_schedule,
     even_timesteps,
     linear_schedule,
+    log_snr_timesteps,
 )
 
 
@@ -56,6 +57,27 @@ def test_timesteps_go_from_the_noisiest_to_the_first(num_steps: int) -> None:
     assert num_steps == 1 or timesteps[-1] == 0
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 7, 20, 250, 999, 1000])
+@pytest.mark.parametrize("schedule", [cosine_schedule(), linear_schedule()])
+def test_timesteps_even_in_log_snr_go_from_the_noisiest_to_the_first(
+    schedule: NoiseSchedule, num_steps: int
+) -> None:
+    timesteps = log_snr_timesteps(schedule, num_steps)
+    assert len(timesteps) == num_steps
+    assert timesteps[0] == 999
+    assert timesteps == sorted(set(timesteps), reverse=True)
+    assert num_steps == 1 or timesteps[-1] == 0
+
+
+@pytest.mark.parametrize("num_steps", [7, 10, 20])
+def test_timesteps_even_in_log_snr_are_so(num_steps: int) -> None:
+    schedule = cosine_schedule()
+    strides = schedule.log_snr[log_snr_timesteps(schedule, num_steps)].diff()[1:]
+    assert strides.max() < 1.5 * strides.min()  # but for the whole numbers that timesteps are
+    even = schedule.log_snr[even_timesteps(1000, num_steps)].diff()[1:]
+    assert even[-1] > 3 * even[:-1].max()  # the long step before the last
+
+
 def test_values_of_a_batch() -> None:
     schedule = cosine_schedule(10)
     picked = at(schedule.alpha_bar, torch.tensor([3, 9]), torch.zeros(2, 3, 4, 4))
@@ -74,6 +96,8 @@ def test_bad_numbers_are_refused() -> None:
     for num_steps in (0, -1, 1001):
         with pytest.raises(ConfigError, match=r"num_steps: got .* expected 1 to 1000"):
             even_timesteps(1000, num_steps)
+        with pytest.raises(ConfigError, match=r"num_steps: got .* expected 1 to 1000"):
+            log_snr_timesteps(cosine_schedule(), num_steps)
     for build in (linear_schedule, cosine_schedule):
         with pytest.raises(ConfigError, match="num_timesteps"):
             build(0)

@@ -23,9 +23,14 @@ from armchair.diffusion.samplers import (
     dpm_solver,
     invert_ddim,
     keyed_noise,
-    mean_squared_noise,
+    mean_squared_errors,
 )
-from armchair.diffusion.schedules import NoiseSchedule, cosine_schedule, even_timesteps
+from armchair.diffusion.schedules import (
+    NoiseSchedule,
+    cosine_schedule,
+    even_timesteps,
+    log_snr_timesteps,
+)
 
 MEAN, DEVIATION = 0.4, 0.3
 COSINE = cosine_schedule(1000)
@@ -83,10 +88,9 @@ def test_the_analytic_variance_is_exact_at_any_stride(num_steps: int) -> None:
     """For Gaussian data each reverse step is a normal, so nothing is lost but the last variance."""
     timesteps = even_timesteps(1000, num_steps)
     noise, a = fresh(SHAPE), COSINE.alpha_bar
-    # The mean square of the predicted noise: E(noise | x_t) = sqrt(1-a) (x_t - sqrt(a) m) / v.
-    squares = (1 - a) / (a * DEVIATION**2 + 1 - a)
+    errors = squared_errors(a)
     x = analytic_dpm(
-        gaussian(COSINE), noise(0), COSINE, timesteps, noise=noise, mean_squared_noise=squares
+        gaussian(COSINE), noise(0), COSINE, timesteps, noise=noise, mean_squared_errors=errors
     )
     assert x.mean().item() == pytest.approx(MEAN, abs=0.01)
     assert x.std().item() == pytest.approx(DEVIATION, rel=0.02)
@@ -94,14 +98,70 @@ def test_the_analytic_variance_is_exact_at_any_stride(num_steps: int) -> None:
     assert abs(plain.std().item() - DEVIATION) > abs(x.std().item() - DEVIATION)
 
 
-def test_the_mean_square_of_the_noise_is_measured() -> None:
+def squared_errors(a: Tensor) -> Tensor:
+    """The variance of x_0 given x_t."""
+    return DEVIATION**2 * (1 - a) / (a * DEVIATION**2 + 1 - a)
+
+
+def test_analytic_steps_do_not_blow_up_where_all_is_noise() -> None:
+    """Measured in float32 on few numbers; as a difference of squares it added a variance of 500."""
+    timesteps, noise = even_timesteps(1000, 64), fresh(SHAPE)
+    x_0 = (MEAN + DEVIATION * fresh((4, 10))(1000)).float()
+    for seed in range(3):
+        measure = lambda k, seed=seed: fresh((4, 10))(k + 100 * seed).float()  # noqa: E731
+        errors = mean_squared_errors(gaussian(COSINE), x_0, COSINE, timesteps, noise=measure)
+        largest: list[float] = []
+
+        def denoise(x_t: Tensor, t: Tensor, seen: list[float] = largest) -> Prediction:
+            seen.append(float(x_t.abs().max()))
+            return gaussian(COSINE)(x_t, t)
+
+        errors = errors.half().double()
+        analytic_dpm(denoise, noise(0), COSINE, timesteps, noise=noise, mean_squared_errors=errors)
+        assert max(largest) < 6
+
+
+def test_between_what_was_measured_errors_are_interpolated() -> None:
+    timesteps, noise = even_timesteps(1000, 10), fresh(SHAPE)
+    measured = -torch.ones_like(COSINE.alpha_bar)
+    places = even_timesteps(1000, 100)
+    measured[places] = squared_errors(COSINE.alpha_bar[places])
+    drawn = [
+        analytic_dpm(
+            gaussian(COSINE), noise(0), COSINE, timesteps, noise=noise, mean_squared_errors=errors
+        )
+        for errors in (measured, squared_errors(COSINE.alpha_bar))
+    ]
+    torch.testing.assert_close(*drawn, atol=0.01, rtol=0)
+    unknown = -torch.ones_like(measured)
+    with pytest.raises(ConfigError, match="none measured"):
+        analytic_dpm(
+            gaussian(COSINE), noise(0), COSINE, timesteps, noise=noise, mean_squared_errors=unknown
+        )
+
+
+@pytest.mark.parametrize(("sampler", "num_steps"), [(dpm_solver, 7), (dpm_solver, 20)])
+@pytest.mark.parametrize("deviation", [0.3, 0.05])
+def test_few_steps_draw_detail_with_most_of_its_contrast(
+    sampler: Any, num_steps: int, deviation: float
+) -> None:
+    """What timesteps even in t draw with as little as two thirds, or a fifth too much."""
+
+    def denoise(x_t: Tensor, t: Tensor) -> Prediction:
+        a = COSINE.alpha_bar[t].to(x_t.dtype).view(-1, 1)
+        return Prediction(a.sqrt() * deviation**2 * x_t / (a * deviation**2 + 1 - a))
+
+    x = sampler(denoise, fresh((1, 20_000))(0), COSINE, log_snr_timesteps(COSINE, num_steps))
+    assert 0.88 < float(x.std()) / deviation < 1.05
+
+
+def test_what_the_prediction_misses_is_measured() -> None:
     timesteps = [999, 500, 100, 3]
     x_0 = MEAN + DEVIATION * fresh(SHAPE)(1000)
-    found = mean_squared_noise(gaussian(COSINE), x_0, COSINE, timesteps, noise=fresh(SHAPE))
-    a = COSINE.alpha_bar[timesteps]
-    expected = (1 - a) / (a * DEVIATION**2 + 1 - a)
+    found = mean_squared_errors(gaussian(COSINE), x_0, COSINE, timesteps, noise=fresh(SHAPE))
+    expected = squared_errors(COSINE.alpha_bar[timesteps])
     torch.testing.assert_close(found[timesteps], expected, rtol=0.03, atol=0)
-    assert found[700] == 1  # not measured
+    assert found[700] == -1  # not measured
 
 
 def deterministic(name: str) -> Any:
@@ -147,7 +207,7 @@ def test_samplers_start_at_the_end_and_land_on_the_picture(name: str) -> None:
         return Prediction(torch.full_like(x_t, 0.25), torch.zeros_like(x_t))
 
     noise = fresh((2, 3))
-    analytic = partial(analytic_dpm, mean_squared_noise=torch.ones_like(COSINE.alpha_bar))
+    analytic = partial(analytic_dpm, mean_squared_errors=torch.ones_like(COSINE.alpha_bar))
     sampler = {**STOCHASTIC, "analytic": analytic}.get(name)
     for num_steps in (1, 2, 7):
         visited.clear()
@@ -221,8 +281,8 @@ def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="learned none"):
         ddpm(lambda x, t: Prediction(x), x, COSINE, timesteps, noise=noise, variance="learned")
     short = torch.ones(3, dtype=torch.float64)
-    with pytest.raises(ConfigError, match="mean_squared_noise"):
-        analytic_dpm(gaussian(COSINE), x, COSINE, timesteps, noise=noise, mean_squared_noise=short)
+    with pytest.raises(ConfigError, match="mean_squared_errors"):
+        analytic_dpm(gaussian(COSINE), x, COSINE, timesteps, noise=noise, mean_squared_errors=short)
     with pytest.raises(ConfigError, match="refinements"):
         invert_ddim(gaussian(COSINE), x, COSINE, timesteps, refinements=-1)
 

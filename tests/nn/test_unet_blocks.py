@@ -20,22 +20,32 @@ def wake(module, std=0.2):
     return module
 
 
-def test_norms_are_of_32_groups_or_what_divides():
-    assert Norm(64).num_groups == 32
-    assert Norm(48).num_groups == 16
-    assert Norm(7).num_groups == 1
+@pytest.mark.parametrize(
+    ("channels", "groups"),
+    [(192, 32), (128, 32), (160, 32), (64, 16), (48, 8), (40, 8), (16, 4), (8, 2), (4, 1), (7, 1)],
+)
+def test_norms_are_of_32_groups_or_of_four_channels(channels, groups):
+    assert Norm(channels).num_groups == groups
+
+
+@pytest.mark.parametrize("channels", [8, 16, 24, 32, 40])
+def test_narrow_norms_keep_what_tells_channels_apart(channels):
+    """A constant on one channel, such as a picture's colour, is seen behind the norm."""
+    norm, x = Norm(channels), draw(1, channels, 4, 4)
+    shifted = x + torch.eye(channels)[0].view(1, -1, 1, 1)
+    assert (norm(shifted) - norm(x)).abs().mean() > 0.01
 
 
 def test_norms_are_computed_in_float32_also_under_autocast():
     norm = wake(Norm(8))
     x = 1000 + draw(2, 8, 4, 4)  # bfloat16 would see steps of 4 at this size, and no variance
-    exact = F.group_norm(x, 8, norm.weight, norm.bias, norm.eps)
+    exact = F.group_norm(x, 2, norm.weight, norm.bias, norm.eps)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(norm(x), exact)
         assert norm(x.bfloat16()).dtype == torch.bfloat16
     torch.testing.assert_close(
         norm(x.bfloat16()),
-        F.group_norm(x.bfloat16().float(), 8, norm.weight, norm.bias, norm.eps).bfloat16(),
+        F.group_norm(x.bfloat16().float(), 2, norm.weight, norm.bias, norm.eps).bfloat16(),
     )
 
 
@@ -56,9 +66,9 @@ def test_a_new_block_passes_on_what_it_gets(resampling, out_channels):
 def test_the_vector_scales_and_shifts_the_second_norm():
     block = wake(ResidualBlock(4, 4, vector_dim=5))
     x, vector = draw(2, 4, 4, 4), draw(2, 5, seed=1)
-    h = block.first(F.silu(F.group_norm(x, 4, *block.first_norm.parameters())))
+    h = block.first(F.silu(F.group_norm(x, 1, *block.first_norm.parameters())))
     scale, shift = F.linear(vector, *block.modulation.parameters()).view(2, 2, 4, 1, 1).unbind(1)
-    h = F.group_norm(h, 4, *block.last_norm.parameters()) * (1 + scale) + shift
+    h = F.group_norm(h, 1, *block.last_norm.parameters()) * (1 + scale) + shift
     torch.testing.assert_close(block(x, vector), x + block.last(F.silu(h)))
 
 
@@ -75,7 +85,7 @@ def test_pictures_stay_laid_out_by_channels(resampling):
 def test_attention_is_the_formula_over_tokens_and_places():
     layer = wake(SpatialAttention(8, head_dim=4, context_dim=6))
     x, context = draw(2, 8, 2, 3), draw(2, 5, 6, seed=1)
-    places = F.group_norm(x, 8, *layer.norm.parameters()).flatten(2).mT  # B HW C
+    places = F.group_norm(x, 2, *layer.norm.parameters()).flatten(2).mT  # B HW C
     q, k, v = layer.qkv(places).chunk(3, dim=-1)
     more_keys, more_values = layer.context(context).chunk(2, dim=-1)
     k, v = torch.cat([more_keys, k], 1), torch.cat([more_values, v], 1)

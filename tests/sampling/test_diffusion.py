@@ -9,8 +9,8 @@ import contracts
 from armchair.core.errors import ConfigError, SamplingError
 from armchair.diffusion.guidance import guide, threshold
 from armchair.diffusion.process import Prediction, ProcessConfig
-from armchair.diffusion.samplers import ddim, ddpm, dpm_solver, keyed_noise, mean_squared_noise
-from armchair.diffusion.schedules import even_timesteps
+from armchair.diffusion.samplers import ddim, ddpm, dpm_solver, keyed_noise, mean_squared_errors
+from armchair.diffusion.schedules import even_timesteps, log_snr_timesteps
 from armchair.models.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from armchair.models.text_stream import TextStreamConfig
 from armchair.models.unet import UNet, UNetConfig
@@ -18,7 +18,7 @@ from armchair.sampling.diffusion import (
     DiffusionSampling,
     Known,
     invert_images,
-    measure_noise,
+    measure_errors,
     noise_images,
     sample_embeddings,
     sample_images,
@@ -108,11 +108,12 @@ def test_pictures_are_what_the_sampler_draws(decoder, sampler, guidance_scale):
     condition, null = decoder.encode(GIVEN), decoder.encode(decoder.null(GIVEN))
     denoise = threshold(guide(decoder.denoise, condition, null, scale=guidance_scale))
     noise = keyed_noise(KEYS, (3, 8, 8), purpose="pictures 8")
-    arguments = (denoise, noise(0), decoder.schedule, even_timesteps(20, 4))
+    start, schedule = (denoise, noise(0), decoder.schedule), decoder.schedule
+    arguments = (*start, even_timesteps(20, 4))
     expected = {
         "ddpm": lambda: ddpm(*arguments, noise=noise, variance="learned"),
         "ddim": lambda: ddim(*arguments),
-        "dpm_solver": lambda: dpm_solver(*arguments),
+        "dpm_solver": lambda: dpm_solver(*start, log_snr_timesteps(schedule, 4)),
     }[sampler]()
     assert torch.equal(found, expected)
     assert found.shape == (3, 3, 8, 8)
@@ -250,7 +251,7 @@ def test_a_candidate_is_what_the_sampler_draws_unscaled(scaling):
             lambda x, t: model.denoise(x, t, condition),
             noise(0),
             model.schedule,
-            even_timesteps(20, 4),
+            log_snr_timesteps(model.schedule, 4),
         )
     assert torch.equal(found, model.scale.inverse(drawn))
 
@@ -343,21 +344,23 @@ def test_analytic_steps_use_what_was_measured(prior):
             prior, TEXT, TEXT_EMBEDDINGS, keys=KEYS, settings=settings, candidates=1
         )
 
-    unmeasured = draw(how)
-    torch.testing.assert_close(unmeasured, draw(settings(sampler="ddpm")))
-    measure_noise(prior, TEXT, TEXT_EMBEDDINGS, TEXT_EMBEDDINGS.flip(0), num_steps=4)
+    with pytest.raises(ConfigError, match="none measured"):
+        draw(how)
+    measure_errors(prior, TEXT, TEXT_EMBEDDINGS, TEXT_EMBEDDINGS.flip(0), num_steps=4)
     condition = prior.encode({"text": TEXT, "text_embedding": TEXT_EMBEDDINGS})
-    expected = mean_squared_noise(
+    expected = mean_squared_errors(
         lambda x, t: prior.denoise(x, t, condition),
         prior.scale(TEXT_EMBEDDINGS.flip(0)),
         prior.schedule,
         even_timesteps(20, 4),
         noise=keyed_noise([(0, 0), (0, 1), (0, 2)], (6,), purpose="measure"),
     )
-    torch.testing.assert_close(prior.mean_squared_noise.double(), expected, rtol=1e-5, atol=0)
-    assert (prior.mean_squared_noise != 1).sum() == 4
-    prior.mean_squared_noise.fill_(0.5)  # as of a prior that knows its data
-    assert not torch.equal(draw(how), unmeasured)
+    torch.testing.assert_close(prior.mean_squared_errors.double(), expected, rtol=1e-5, atol=0)
+    assert (prior.mean_squared_errors >= 0).sum() == 4
+    measured = draw(how)
+    prior.mean_squared_errors.fill_(0.0)  # as of a prior that knows its data
+    torch.testing.assert_close(draw(how), draw(settings(sampler="ddpm")))
+    assert not torch.equal(draw(how), measured)
 
 
 def test_analytic_steps_are_for_embeddings(decoder):
@@ -396,10 +399,15 @@ def test_eta_draws_anew_from_the_same_latents(decoder):
 
 def test_noise_is_as_much_as_the_first_step_begins_with(decoder):
     how = settings(num_steps=10, strength=0.5)
-    assert how.timesteps(20) == even_timesteps(20, 10)[5:]
-    assert settings(num_steps=10, strength=0.01).timesteps(20) == [0]
-    assert settings(num_steps=10).timesteps(20) == even_timesteps(20, 10)
-    first = how.timesteps(20)[0]
+    schedule, visited = decoder.schedule, log_snr_timesteps(decoder.schedule, 10)
+    assert how.timesteps(schedule) == [t for t in visited if t < 10]
+    assert settings(num_steps=10, strength=0.01).timesteps(schedule) == [0]
+    assert settings(num_steps=1, strength=0.01).timesteps(schedule) == [19]
+    assert settings(num_steps=10).timesteps(schedule) == visited
+    for sampler in ("ddim", "ddpm", "analytic_dpm"):
+        even = settings(num_steps=10, sampler=sampler).timesteps(schedule)
+        assert even == even_timesteps(20, 10)
+    first = how.timesteps(schedule)[0]
     noise = keyed_noise(KEYS, (3, 8, 8), purpose="pictures 8")(0)
     share = float(decoder.schedule.alpha_bar[first])
     expected = share**0.5 * IMAGES + (1 - share) ** 0.5 * noise

@@ -24,6 +24,7 @@ from armchair.core.errors import ConfigError
 
 _COSINE_OFFSET = 0.008
 _MAX_BETA = 0.999
+_FIRST_LOG_SNR = -2.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +98,29 @@ def even_timesteps(num_timesteps: int, num_steps: int) -> list[int]:
     if not 1 <= num_steps <= num_timesteps:
         raise ConfigError("num_steps", got=num_steps, expected=f"1 to {num_timesteps}")
     return [int(t) for t in torch.linspace(num_timesteps - 1, 0, num_steps).round()]
+
+
+def log_snr_timesteps(schedule: NoiseSchedule, num_steps: int) -> list[int]:
+    """T-1, and then `num_steps` - 1 timesteps down to 0 that are about even in `log_snr`.
+
+    They begin where there is something to see, at a signal of a twelfth of the noise. On a cosine
+    schedule, timesteps that are even in t make the last but one step many times as long as the
+    others, in what a solver of the second order extrapolates over.
+
+    Raises:
+        ConfigError: There are not 1 to T of them.
+
+    Source: "DPM-Solver" (arXiv 2206.00927), section 3.3, where the steps are even in log_snr.
+    """
+    even = even_timesteps(schedule.num_timesteps, num_steps)
+    log_snr = schedule.log_snr
+    first = max(_FIRST_LOG_SNR, float(log_snr[-1]))
+    wanted = torch.linspace(float(log_snr[0]), first, num_steps - 1, dtype=torch.float64)
+    rising = [int((log_snr - level).abs().argmin()) for level in wanted] + even[:1]
+    for place in range(1, num_steps):  # no timestep twice
+        rising[place] = max(rising[place], rising[place - 1] + 1)
+    highest = range(schedule.num_timesteps - num_steps, schedule.num_timesteps)
+    return [min(*pair) for pair in zip(rising, highest, strict=True)][::-1]
 
 
 def at(

@@ -24,13 +24,21 @@ Resampling = Literal["down", "up"]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 _MAX_GROUPS = 32
+_MIN_GROUP = 4  # channels, where there are as many
 
 
 class Norm(nn.GroupNorm):
-    """Group normalisation in float32, whatever the input's dtype; 32 groups, or what divides."""
+    """Group normalisation in float32, whatever the input's dtype.
+
+    There are 32 groups, or fewer where they would have less than four channels: a channel that is
+    normalised by itself loses its mean, which is how a network passes on a picture's colour.
+    """
 
     def __init__(self, channels: int) -> None:
-        super().__init__(math.gcd(_MAX_GROUPS, channels), channels)
+        num_groups = math.gcd(_MAX_GROUPS, channels)
+        while num_groups > 1 and channels < num_groups * _MIN_GROUP:
+            num_groups //= 2
+        super().__init__(num_groups, channels)
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise, in the dtype of the input."""

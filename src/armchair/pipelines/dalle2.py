@@ -57,6 +57,7 @@ from armchair.text.tokenizer import Tokenizer
 
 KIND = "dalle2"
 _STRENGTH = 0.6
+_STEPS_WITH_NOISE = 100  # of DDIM with noise, which at 20 draws worse than any other sampler
 _LEAST_DIFFERENCE = 1e-6  # of two texts' embeddings
 
 
@@ -292,8 +293,9 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
             batch_size: Pictures drawn at once.
             on_progress: See `Progress`.
             **settings: As in `generate`. The guidance scale is 1 if not given: only a decoder
-                without guidance finds its way back well. The prior's and `decoder_sampler` mean
-                nothing here and are refused.
+                without guidance finds its way back well. With `eta` the decoder takes 100 steps if
+                `decoder_steps` is not given: DDIM's noise wants many. The prior's settings and
+                `decoder_sampler` mean nothing here and are refused.
 
         Raises:
             UsageError: The model has no CLIP, or a number is out of range.
@@ -302,6 +304,10 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
         Source: section 3.1.
         """
         check_request(1, count, batch_size)
+        if eta and settings.get("decoder_steps") is None:
+            most = self.decoder.process.num_timesteps
+            steps = max(self.sampling.decoder_steps, min(_STEPS_WITH_NOISE, most))
+            settings["decoder_steps"] = steps
         chosen = self._edit_settings(**settings)
         how = replace(chosen.of_decoder, sampler="ddim", eta=eta)
         embedding, latents = self._seen([picture], chosen)

@@ -48,7 +48,7 @@ class DALLE2SamplingConfig:
     decoder_sampler: Sampler = "dpm_solver"
     first_upsampler_steps: int = 7
     second_upsampler_steps: int = 7
-    upsampler_sampler: Sampler = "ddim"
+    upsampler_sampler: Sampler = "dpm_solver"
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -66,7 +66,7 @@ class Painter:
             keep: See `Keep`; all is drawn if not given.
         """
         ways = [settings.of_upsampler(number) for number in range(len(self.upsamplers))]
-        steps = len(decoder.timesteps(self.decoder.schedule.num_timesteps))
+        steps = len(decoder.timesteps(self.decoder.schedule))
         counter = _Counter(len(keys) * (steps + sum(way.num_steps for way in ways)), tell)
         for start in range(0, len(keys), batch_size):
             rows = slice(start, start + batch_size)

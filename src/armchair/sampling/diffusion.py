@@ -30,9 +30,9 @@ from armchair.diffusion.samplers import (
     dpm_solver,
     invert_ddim,
     keyed_noise,
-    mean_squared_noise,
+    mean_squared_errors,
 )
-from armchair.diffusion.schedules import even_timesteps
+from armchair.diffusion.schedules import NoiseSchedule, even_timesteps, log_snr_timesteps
 from armchair.models.diffusion_model import DiffusionModel
 from armchair.models.priors.diffusion import DiffusionPrior
 from armchair.models.unet import UNet
@@ -51,14 +51,15 @@ class DiffusionSampling:
         num_steps: Steps, from 1 to the timesteps of the model's process.
         sampler: "ddpm" draws anew at each step, with the learned variance where there is one;
             "analytic_dpm" too, with the best variance for the steps, in a prior for which
-            `measure_noise` has found it; "ddim" and "dpm_solver" (second order) draw nothing but
-            the start.
+            `measure_errors` has found what it needs; "ddim" and "dpm_solver" (second order) draw
+            nothing but the start. The timesteps of "dpm_solver" are even in ln(signal / noise),
+            those of the others in t.
         guidance_scale: At least 1, which is no guidance and costs half.
         percentile: None to clip pictures to their range; in (0, 1) to scale them back to it from
             this percentile of their magnitudes, which keeps strong guidance from saturating.
         eta: At least 0, and 0 for all but "ddim": how much is drawn anew at each step.
-        strength: In (0, 1], the share of the steps that are taken: the last ones. Below 1 they
-            begin at given pictures with some noise in them.
+        strength: In (0, 1]. Below 1 the steps begin at given pictures with some noise in them:
+            only those within this share of all timesteps are taken.
     """
 
     num_steps: int
@@ -87,14 +88,18 @@ class DiffusionSampling:
         if not 0 < self.strength <= 1:
             raise ConfigError("strength", got=self.strength, expected="above 0, at most 1")
 
-    def timesteps(self, num_timesteps: int) -> list[int]:
-        """The timesteps that are visited, of T in all, falling to 0.
+    def timesteps(self, schedule: NoiseSchedule) -> list[int]:
+        """The timesteps that are visited, falling to 0.
 
         Raises:
             ConfigError: There are more steps than timesteps.
         """
-        visited = even_timesteps(num_timesteps, self.num_steps)
-        return visited[-max(1, round(self.strength * self.num_steps)) :]
+        if self.sampler == "dpm_solver":
+            visited = log_snr_timesteps(schedule, self.num_steps)
+        else:
+            visited = even_timesteps(schedule.num_timesteps, self.num_steps)
+        noisiest = self.strength * schedule.num_timesteps
+        return [t for t in visited if t < noisiest] or visited[-1:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +189,7 @@ def invert_images(
     """
     with evaluating(model):
         denoise = _picture_denoiser(model, condition, len(images), settings)
-        timesteps = settings.timesteps(model.schedule.num_timesteps)
+        timesteps = settings.timesteps(model.schedule)
         return invert_ddim(
             denoise,
             images.to(model.device),
@@ -203,7 +208,7 @@ def noise_images(
 ) -> Float[Tensor, "B 3 H W"]:
     """Pictures with as much noise in them as the first step of `settings` begins with."""
     noise = _picture_noise(model, keys, images.shape[-1])(0)
-    first = settings.timesteps(model.schedule.num_timesteps)[0]
+    first = settings.timesteps(model.schedule)[0]
     t = torch.full((len(images),), first, device=model.device)
     return add_noise(model.schedule, images.to(model.device), t, noise)
 
@@ -267,7 +272,7 @@ def sample_embeddings(
 
 
 @torch.no_grad()
-def measure_noise(
+def measure_errors(
     prior: DiffusionPrior,
     text: Int64[Tensor, "B T"],
     text_embeddings: Float[Tensor, "B E"],
@@ -282,7 +287,7 @@ def measure_noise(
         text: Tokens of captions of the training data.
         text_embeddings: CLIP's of them, unit vectors.
         image_embeddings: CLIP's of their pictures, unit vectors.
-        num_steps: Steps that will be taken.
+        num_steps: Steps that will be taken; for others, what is between is interpolated.
     """
     keys, device = [(0, row) for row in range(len(text))], prior.device
     condition = {"text": text, "text_embedding": text_embeddings}
@@ -291,8 +296,8 @@ def measure_noise(
     timesteps = even_timesteps(prior.schedule.num_timesteps, num_steps)
     with evaluating(prior):
         denoise = _guided(prior, condition, len(keys), 1.0)
-        found = mean_squared_noise(denoise, x_0, prior.schedule, timesteps, noise=noise)
-    prior.mean_squared_noise.copy_(found)
+        found = mean_squared_errors(denoise, x_0, prior.schedule, timesteps, noise=noise)
+    prior.mean_squared_errors.copy_(found)
 
 
 def _guided(model: DiffusionModel, condition: Condition, rows: int, scale: float) -> Denoiser:
@@ -317,16 +322,16 @@ def _run(
     on_step: OnStep | None,
 ) -> Tensor:
     schedule = model.schedule
-    timesteps = settings.timesteps(schedule.num_timesteps)
+    timesteps = settings.timesteps(schedule)
     if settings.sampler == "ddim":
         return ddim(denoise, x, schedule, timesteps, eta=settings.eta, noise=noise, on_step=on_step)
     if settings.sampler == "dpm_solver":
         return dpm_solver(denoise, x, schedule, timesteps, on_step=on_step)
     if settings.sampler == "analytic_dpm":
         assert isinstance(model, DiffusionPrior)
-        squares = model.mean_squared_noise.cpu().double()
+        errors = model.mean_squared_errors.cpu().double()
         return analytic_dpm(
-            denoise, x, schedule, timesteps, noise=noise, mean_squared_noise=squares
+            denoise, x, schedule, timesteps, noise=noise, mean_squared_errors=errors
         )
     variance = "learned" if model.process.learned_variance else "small"
     return ddpm(denoise, x, schedule, timesteps, noise=noise, variance=variance, on_step=on_step)

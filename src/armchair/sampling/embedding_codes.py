@@ -78,7 +78,7 @@ def sample_codes(
                     f"the logits of code {index}",
                     got="a value that is not finite",
                     expected="finite numbers",
-                    hint="lower the guidance scale, or use --precision fp32",
+                    hint="lower the guidance scale",
                 )
             codes.append(draw(guided, uniforms[:, 1 + index]))
     return prior.space.decode(torch.stack(codes, dim=1))

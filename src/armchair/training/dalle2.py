@@ -48,7 +48,7 @@ from armchair.pipelines.dalle2_config import (
     Prior,
     build_prior,
 )
-from armchair.sampling.diffusion import DiffusionSampling, measure_noise
+from armchair.sampling.diffusion import DiffusionSampling, measure_errors
 from armchair.text.tokenizer import Tokenizer, TokenizerConfig
 from armchair.training.checkpoint import list_checkpoints
 from armchair.training.clip import check_clip_training, clip_lesson
@@ -384,7 +384,7 @@ class DALLE2Run(Run[DALLE2Recipe]):
             images, texts = (torch.from_numpy(rows) for rows in store.pairs(_MEASURED))
             captions = [store.captions(index)[0] for index in range(len(images))]
             text = torch.from_numpy(self.text_tokenizer.encode_batch(captions, truncate=True))
-            measure_noise(model, text, texts, images, num_steps=sampling.num_steps)
+            measure_errors(model, text, texts, images, num_steps=sampling.num_steps)
         return model, about
 
     def _embedding_store(self, checkpoint: dict[str, Any]) -> EmbeddingStore:

@@ -64,10 +64,10 @@ class DiffusionPrior(DiffusionModel):
         config: Its sizes and its process.
 
     Attributes:
-        mean_squared_noise: What Analytic-DPM wants to know of each timestep; 1 until measured.
+        mean_squared_errors: What Analytic-DPM wants to know of each timestep; -1 until measured.
     """
 
-    mean_squared_noise: Tensor
+    mean_squared_errors: Tensor
 
     def __init__(self, config: DiffusionPriorConfig) -> None:
         super().__init__(config.process)
@@ -80,7 +80,8 @@ class DiffusionPrior(DiffusionModel):
         self.noised = nn.Linear(embedding_dim, dim)
         self.query = nn.Embedding(1, dim)
         self.head = nn.Linear(dim, embedding_dim)
-        self.register_buffer("mean_squared_noise", torch.ones(config.process.num_timesteps))
+        errors = -torch.ones(config.process.num_timesteps)
+        self.register_buffer("mean_squared_errors", errors)
         init_weights(self, num_layers=config.stream.num_layers)
 
     def null(self, condition: Condition) -> Condition:
