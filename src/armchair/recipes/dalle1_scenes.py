@@ -24,10 +24,10 @@ def scenes() -> DALLE1Recipe:
 
     Command: armchair train scenes --out RUN
     Hardware: 2 cores of an AMD EPYC with AVX512-BF16.
-    Time: 30 minutes for the autoencoder, 8 for the codes, 95 for the transformer.
-    Scores to expect: reconstructions of 28.0 dB, all of them read right, and all 1,024 codes in
-        use; 0.25 bits a code; everything as the prompt says in 94% for seen pairs, 58% for
-        held-out pairs, and 19% for two objects (benchmarks/results/dalle1-scenes.json).
+    Time: 30 minutes for the autoencoder, 6 for the codes, 105 for the transformer.
+    Scores to expect: reconstructions of 27.8 dB, 95% of them read right, and all 1,024 codes in
+        use; 0.48 bits a code; everything as the prompt says in 97% for seen pairs, 94% for
+        held-out pairs, and 88% for two objects (benchmarks/results/dalle1-scenes.json).
     """
     return DALLE1Recipe(
         name="scenes",
