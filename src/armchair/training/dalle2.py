@@ -19,7 +19,7 @@ a DDPM no captions either.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -270,9 +270,10 @@ class DALLE2Run(Run[DALLE2Recipe]):
             "text": self.validation_text,
             "text_embedding": self._embed_texts(clip, self.validation_text),
         }
-        objective = prior_objective(
-            model, loss, validation=validation, sampling=recipe.sampling.of_prior
-        )
+        sampling = recipe.sampling.of_prior
+        if sampling.sampler == "analytic_dpm":  # measured once the prior is trained
+            sampling = replace(sampling, sampler="ddpm")
+        objective = prior_objective(model, loss, validation=validation, sampling=sampling)
         tokenizer = self.text_tokenizer
         dropout = tokenizer.config.dropout
         examples = EmbeddedCaptions(store, tokenizer, seed=training.seed, dropout=dropout)
