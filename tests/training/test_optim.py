@@ -103,6 +103,18 @@ def test_muon_is_for_the_matrices_of_stacked_layers() -> None:
     }
 
 
+def test_muon_is_for_the_kernels_of_groups_of_blocks() -> None:
+    shape: dict[str, Any] = {"image_size": 8, "codebook_size": 4, "width": 4, "num_groups": 2}
+    dvae = DiscreteVAE(DiscreteVAEConfig(**shape))
+    moved = hidden_matrices(dvae)
+    assert moved == {
+        name
+        for name, parameter in dvae.named_parameters()
+        if ".groups." in name and parameter.ndim == 4
+    }
+    assert "encoder.input.weight" not in moved
+
+
 def test_a_step_of_muon_is_orthogonal_and_as_large_as_one_of_adamw() -> None:
     """All singular values near 1, times 0.2 sqrt(longer side): elements of about 0.2."""
     model = nn.ModuleList([nn.Linear(32, 64, bias=False)])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from armchair.core.errors import ConfigError
 from armchair.core.schedules import Schedule
+from armchair.training.muon import Muon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,8 @@ class OptimizerConfig:
         clip_norm: Largest norm of the whole gradient; None for any.
         average_decay: Decay of the moving average of the parameters; 0 for none.
         average_every: Updates between two contributions to that average.
-        hidden_matrices: What moves the matrices of stacked layers: "adamw" like the rest, or
-            "muon", whose step has all its singular values near 1. Its size is matched to AdamW's,
-            so that the learning rate and the decay serve both.
+        hidden_matrices: What moves the matrices and kernels of stacked layers: "adamw" like the
+            rest, or "muon" (see `armchair.training.muon`), with the same learning rate and decay.
     """
 
     learning_rate: Schedule
@@ -71,7 +71,7 @@ def decayed_parameters(model: nn.Module) -> set[str]:
 
 
 def hidden_matrices(model: nn.Module) -> set[str]:
-    """Names of the matrices of a model's stacked layers: those inside an `nn.ModuleList`."""
+    """Names of the matrices and kernels of a model's stacked layers: inside an `nn.ModuleList`."""
     stacked = {
         id(parameter)
         for module in model.modules()
@@ -82,27 +82,24 @@ def hidden_matrices(model: nn.Module) -> set[str]:
     return {
         name
         for name, parameter in model.named_parameters()
-        if parameter.ndim == 2 and name in decayed and id(parameter) in stacked
+        if name in decayed and id(parameter) in stacked
     }
 
 
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """Optimizers that share out the parameters: AdamW, after Muon where it is asked for.
 
-    AdamW has two groups: decayed and not. Muon is "Muon: An optimizer for hidden layers in neural
-    networks" (Jordan, 2024), its step scaled as in "Muon is Scalable for LLM Training" (arXiv
-    2502.16982), section 2.2.
+    AdamW has two groups: decayed and not.
     """
     learning_rate = config.learning_rate(0.0)
     optimizers: list[torch.optim.Optimizer] = []
     by_muon = hidden_matrices(model) if config.hidden_matrices == "muon" else set[str]()
     if by_muon:
         optimizers.append(
-            torch.optim.Muon(
+            Muon(
                 [p for n, p in model.named_parameters() if n in by_muon],
                 lr=learning_rate,
                 weight_decay=config.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
             )
         )
     decayed = decayed_parameters(model)
