@@ -55,18 +55,20 @@ def scenes() -> DALLE1Recipe:
             commitment_weight=0.03,
             restart_below=0.03,
             restart_until=0.7,
+            decoder_only_from=0.9,
         ),
         autoencoder_training=TrainingConfig(
-            num_images=110_000,
+            num_images=84_000,
             batch_size=16,
             optimizer=OptimizerConfig(
+                hidden_matrices="muon",
                 learning_rate=Schedule.of(
-                    0.0, (0.005, 3e-3, "linear"), (0.2, 3e-3, "linear"), (1.0, 3e-5, "cosine")
+                    0.0, (0.01, 5e-3, "linear"), (0.2, 5e-3, "linear"), (1.0, 5e-5, "cosine")
                 ),
                 betas=(0.9, 0.99),
                 weight_decay=1e-4,
                 clip_norm=1.0,
-                average_decay=0.999,
+                average_decay=0.995,
             ),
         ),
         augment=False,
@@ -98,7 +100,7 @@ def scenes() -> DALLE1Recipe:
         ),
         # Two objects in reading order are bound first; once they are, the other order is learnt at
         # once. From both orders at the start, neither is (docs/experiments.md).
-        wordings=Schedule.of(0.5, (0.55, 0.5, "linear"), (0.6, 1.0, "linear")),
+        wordings=Schedule.of(0.5, (0.3, 0.5, "linear"), (0.5, 1.0, "linear")),
     )
 
 

@@ -46,8 +46,8 @@ def _at(radius: Number, degrees: Number) -> tuple[Number, Number]:
     return radius * math.cos(angle), radius * math.sin(angle)
 
 
-_QUINCUNX = ((-0.55, -0.45), (0.55, -0.45), (0.0, 0.02), (-0.52, 0.55), (0.52, 0.55))
-_ROSETTE = ((0.0, 0.0), *(_at(0.66, degrees) for degrees in range(0, 360, 60)))
+_QUINCUNX = ((-0.6, -0.6), (0.6, -0.6), (0.0, 0.0), (-0.6, 0.6), (0.6, 0.6))
+_DIAMOND = ((0.0, -0.62), (0.62, 0.0), (0.0, 0.62), (-0.62, 0.0))
 _TRIANGLE = tuple(_at(0.5, degrees) for degrees in (90, 210, 330))
 
 
@@ -63,29 +63,28 @@ def _pit(colour: Colour) -> Pattern:
 
 
 def _slice_of_citrus(pith: Colour, flesh: Colour) -> Pattern:
-    """Six wedges of flesh on pith."""
+    """Five wedges of flesh on pith."""
     wedges = []
-    for middle in range(-90, 270, 60):
-        x, y = _at(0.2, middle)
-        wedges.append((band(x, y, 0.68, 0.0, angles=(middle - 27, middle + 27)), flesh))
+    for middle in range(-90, 270, 72):
+        x, y = _at(0.25, middle)
+        wedges.append((band(x, y, 0.6, 0.0, angles=(middle - 31, middle + 31)), flesh))
     return ((disc(0, 0, 1.0), pith), *wedges)
 
 
 def _slice_of_kiwi(core: Colour, seeds: Colour) -> Pattern:
-    """A core with six seeds around it, each pointing outwards."""
+    """A core with five seeds around it, each pointing outwards."""
     around = [
-        (ellipse(*_at(0.76, degrees), 0.22, 0.15, turn=degrees), seeds)
-        for degrees in range(-90, 270, 60)
+        (ellipse(*_at(0.74, degrees), 0.27, 0.2, turn=degrees), seeds)
+        for degrees in range(-90, 270, 72)
     ]
     return ((disc(0, 0, 0.4), core), *around)
 
 
 def _sprinkles(*colours: Colour) -> Pattern:
     places = (
-        *((-0.58, -0.35, 40), (0.2, -0.66, -15), (0.62, 0.06, 75)),
-        *((-0.05, 0.04, 115), (-0.5, 0.5, -30), (0.3, 0.68, 15)),
+        *((-0.5, -0.45, 50), (0.5, -0.5, -20), (0.55, 0.4, 70), (-0.4, 0.55, -30)),
     )
-    bar = polygon((-0.3, -0.15), (0.3, -0.15), (0.3, 0.15), (-0.3, 0.15))
+    bar = polygon((-0.4, -0.2), (0.4, -0.2), (0.4, 0.2), (-0.4, 0.2))
     return tuple(
         (turned(bar, degrees) + np.array([x, y]), colours[index % len(colours)])
         for index, (x, y, degrees) in enumerate(places)
@@ -93,7 +92,7 @@ def _sprinkles(*colours: Colour) -> Pattern:
 
 
 def _holes(colour: Colour) -> Pattern:
-    holes = ((-0.42, -0.3, 0.4), (0.48, -0.5, 0.28), (0.38, 0.36, 0.46), (-0.42, 0.58, 0.27))
+    holes = ((-0.42, -0.38, 0.44), (0.52, -0.5, 0.32), (0.36, 0.42, 0.48), (-0.45, 0.6, 0.3))
     return tuple((disc(*hole), colour) for hole in holes)
 
 
@@ -110,8 +109,8 @@ def _stripes(colour: Colour) -> Pattern:
 
 def _calyx(light: Colour, star: Colour) -> Pattern:
     """A star of five points on a disc."""
-    points = [_at(0.75 if corner % 2 == 0 else 0.34, 36 * corner - 90) for corner in range(10)]
-    return ((disc(0, 0, 0.85), light), (polygon(*points), star))
+    points = [_at(0.9 if corner % 2 == 0 else 0.42, 36 * corner - 90) for corner in range(10)]
+    return ((disc(0, 0, 1.0), light), (polygon(*points), star))
 
 
 PALETTES: dict[str, Material] = {
@@ -126,7 +125,7 @@ PALETTES: dict[str, Material] = {
         outer=(24, 128, 62),
         inner=(236, 58, 74),
         trim=(122, 196, 90),
-        pattern=_drops(_QUINCUNX, _BLACK, 0.16, 0.25),
+        pattern=_drops(_DIAMOND, _BLACK, 0.22, 0.34),
         likeness="a watermelon",
     ),
     "orange": Material(
@@ -140,7 +139,7 @@ PALETTES: dict[str, Material] = {
         outer=(204, 22, 46),
         inner=(242, 78, 92),
         trim=(58, 150, 66),
-        pattern=_drops(_ROSETTE, (255, 224, 96), 0.17, 0.23),
+        pattern=_drops(_QUINCUNX, (255, 224, 96), 0.24, 0.32),
         likeness="a strawberry",
     ),
     "lemon": Material(
@@ -182,14 +181,14 @@ PALETTES: dict[str, Material] = {
         outer=(104, 64, 42),
         inner=(252, 250, 244),
         trim=(172, 122, 78),
-        pattern=_drops(_TRIANGLE, (104, 64, 42), 0.28, 0.28),
+        pattern=_drops(_TRIANGLE, (104, 64, 42), 0.34, 0.34),
         likeness="a coconut",
     ),
     "dragonfruit": Material(
         outer=(218, 30, 124),
         inner=(252, 246, 250),
         trim=(130, 190, 60),
-        pattern=_drops(_ROSETTE, _BLACK, 0.18, 0.18),
+        pattern=_drops(_QUINCUNX, _BLACK, 0.27, 0.27),
         likeness="a dragonfruit",
     ),
     "peppermint": Material(

@@ -80,7 +80,7 @@ ARMCHAIR: Parts = (
     *_trim(rectangle(13, 84, 25, 98, rounding=3), rectangle(75, 84, 87, 98, rounding=3)),
     *_outer(rectangle(15, 2, 85, 76, rounding=27), rectangle(14, 66, 86, 90, rounding=6)),
     *_inner(rectangle(24, 11, 76, 59, rounding=20)),
-    Spot(50, 35, 19),
+    Spot(50, 35, 21),
     *_inner(rectangle(25, 64, 75, 78, rounding=6)),
     *_outer(rectangle(0, 42, 25, 90, rounding=11), rectangle(75, 42, 100, 90, rounding=11)),
 )
@@ -138,7 +138,7 @@ BACKPACK: Parts = (
     ),
     *_outer(rectangle(13, 12, 87, 98, rounding=24)),
     *_inner(rectangle(23, 21, 77, 43, rounding=11), rectangle(20, 51, 80, 91, rounding=10)),
-    Spot(50, 71, 18),
+    Spot(50, 71, 19),
     *_trim(rectangle(44, 36, 56, 54, rounding=3)),
 )
 
@@ -160,7 +160,7 @@ GUITAR: Parts = _tilted(
         *_inner(disc(50, 50, 14), disc(50, 80, 23), rectangle(41, 52, 59, 68)),
         *_trim(rectangle(46, 28, 54, 44)),
         *_dark(disc(50, 47, 8)),
-        Spot(50, 81, 19),
+        Spot(50, 80, 22),
     ),
     38,
 )
@@ -178,7 +178,7 @@ BOOT: Parts = (
             *((84, 70), (88, 80), (56, 82), (22, 80)),
         )
     ),
-    Spot(40, 54, 18),
+    Spot(40, 56, 19),
     *_trim(
         rectangle(10, 86, 58, 98, rounding=4),
         rectangle(48, 86, 100, 98, rounding=4),
@@ -206,14 +206,14 @@ UMBRELLA: Parts = (
             arc(50, 49.4, 28, angles=(350, 190), flatness=0.22),
         )
     ),
-    Spot(50, 28, 14),
+    Spot(50, 29, 16),
 )
 
 SAILBOAT: Parts = (
     *_trim(rectangle(32, 0, 40, 80), polygon((28, 20), (28, 64), (0, 64))),
     *_outer(polygon((40, 4), (56, 11), (71, 24), (84, 40), (92, 54), (96, 66), (40, 66))),
     *_inner(polygon((46, 15), (57, 21), (69, 32), (79, 45), (86, 59), (46, 59))),
-    Spot(59, 43, 13),
+    Spot(61, 44, 16),
     *_outer(polygon((0, 72), (100, 72), (82, 98), (18, 98))),
     *_inner(polygon((12, 79), (88, 79), (83, 86), (17, 86))),
 )
@@ -236,7 +236,7 @@ ROCKET: Parts = (
             *((42, 78), (34, 66), (32, 48), (36, 32)),
         )
     ),
-    Spot(50, 51, 16),
+    Spot(50, 52, 18),
 )
 
 PARTS: dict[str, Parts] = {
