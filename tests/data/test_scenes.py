@@ -197,7 +197,7 @@ def test_every_object_shows_all_of_a_material():
 def test_patterns_stay_in_their_circle():
     for material in PALETTES.values():
         for outline, _ in material.pattern:
-            assert np.hypot(*outline.T).max() < 1.06
+            assert np.hypot(*outline.T).max() < 1.15
 
 
 def test_outer_and_trim_colours_stand_apart_from_every_background():
@@ -231,7 +231,7 @@ def test_a_picture_has_its_colours_and_a_clean_frame(size):
 def test_the_same_picture_on_every_machine():
     """Golden, with a little room for how releases of Pillow round a polygon's edge."""
     assert draw(scene(0, 0), 64).mean((0, 1)) == pytest.approx([237.5, 181.0, 175.6], abs=0.5)
-    assert draw(scene(0, 3), 128).mean((0, 1)) == pytest.approx([189.2, 159.3, 219.0], abs=0.5)
+    assert draw(scene(0, 3), 128).mean((0, 1)) == pytest.approx([189.2, 159.9, 219.0], abs=0.5)
 
 
 def test_all_sizes_show_the_same_scene():

@@ -84,7 +84,7 @@ def scenes() -> DALLE1Recipe:
         ),
         transformer_loss=TextToImageLossConfig(condition_dropout=0.1),
         transformer_training=TrainingConfig(
-            num_images=136_000,
+            num_images=116_000,
             batch_size=16,
             optimizer=OptimizerConfig(
                 hidden_matrices="muon",
