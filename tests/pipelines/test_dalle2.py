@@ -202,6 +202,8 @@ def test_a_manifest_whose_parts_do_not_fit_is_refused(dalle2_bundle: Path) -> No
         ({"first_upsampler_steps": 21}, "first_upsampler_steps: got 21"),
         ({"second_upsampler_steps": -1}, "second_upsampler_steps: got -1"),
         ({"prior_candidates": 0}, "prior_candidates: got 0"),
+        ({"decoder_sampler": "analytic_dpm"}, "decoder_sampler: got 'analytic_dpm'"),
+        ({"upsampler_sampler": "analytic_dpm"}, "upsampler_sampler: got 'analytic_dpm'"),
         ({"temperature": 1.0}, "setting of this model: got 'temperature'"),
     ],
 )

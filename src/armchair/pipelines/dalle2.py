@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from armchair.core.config import to_dict
-from armchair.core.errors import BundleError, ConfigError, UnknownNameError, UsageError
+from armchair.core.errors import BundleError, UnknownNameError, UsageError
 from armchair.core.images import to_tensor, to_unit
 from armchair.data.pictures import to_rgb
 from armchair.data.transforms import center_crop
@@ -107,7 +107,7 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
             **dict(zip(UPSAMPLERS, shapes, strict=False)),
         )
         self.sampling = sampling or DALLE2SamplingConfig()
-        self._check_steps(self.sampling)
+        self.config.check(self.sampling)
 
     @classmethod
     def load(cls, bundle: Bundle, device: torch.device) -> DALLE2:
@@ -175,18 +175,7 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
     @property
     def setting_names(self) -> tuple[str, ...]:
         """The settings that mean something for this model: those of its parts."""
-        names: list[str] = []
-        if isinstance(self.prior, DiffusionPrior):
-            names += ["prior_steps", "prior_sampler", "prior_candidates"]
-        if isinstance(self.prior, DiffusionPrior | AutoregressivePrior):
-            names += ["prior_guidance_scale"]
-        names += ["decoder_steps", "decoder_sampler"]
-        if self.decoder.config.condition_names:
-            names += ["guidance_scale"]
-        names += [f"{name}_steps" for name in UPSAMPLERS[: len(self.upsamplers)]]
-        if self.upsamplers:
-            names += ["upsampler_sampler"]
-        return tuple(names)
+        return self.config.setting_names
 
     def settings(self, **changes: Any) -> DALLE2SamplingConfig:
         """The model's own sampling settings with those changed that are not None.
@@ -195,20 +184,8 @@ class DALLE2(Drawing[DALLE2SamplingConfig]):
             UsageError: There is no such setting, or not for this model, or it is out of range.
         """
         chosen = super().settings(**changes)
-        self._check_steps(chosen)
+        self.config.check(chosen)
         return chosen
-
-    def _check_steps(self, settings: DALLE2SamplingConfig) -> None:
-        """Refuse more steps than a part has timesteps."""
-        parts: dict[str, Any] = {"prior": self.prior, "decoder": self.decoder}
-        parts |= dict(zip(UPSAMPLERS, self.upsamplers, strict=False))
-        for part, model in parts.items():
-            name = f"{part}_steps"
-            if name not in self.setting_names:
-                continue
-            most = model.process.num_timesteps
-            if getattr(settings, name) > most:
-                raise ConfigError(name, got=getattr(settings, name), expected=f"1 to {most}")
 
     # Drawing from captions
 

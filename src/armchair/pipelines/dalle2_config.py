@@ -140,6 +140,44 @@ class DALLE2Config:
         return [self.decoder, *self.upsamplers][-1].image_size
 
     @property
+    def setting_names(self) -> tuple[str, ...]:
+        """The settings of `DALLE2SamplingConfig` that mean something for these parts."""
+        names: list[str] = []
+        if isinstance(self.prior, DiffusionPriorConfig):
+            names += ["prior_steps", "prior_sampler", "prior_candidates"]
+        if isinstance(self.prior, DiffusionPriorConfig | AutoregressivePriorConfig):
+            names += ["prior_guidance_scale"]
+        names += ["decoder_steps", "decoder_sampler"]
+        if self.decoder.condition_names:
+            names += ["guidance_scale"]
+        names += [f"{name}_steps" for name in UPSAMPLERS[: len(self.upsamplers)]]
+        if self.upsamplers:
+            names += ["upsampler_sampler"]
+        return tuple(names)
+
+    def check(self, sampling: DALLE2SamplingConfig) -> None:
+        """Refuse settings that these parts cannot draw with.
+
+        Raises:
+            ConfigError: A part has fewer timesteps than it is to take steps, does not know the
+                sampler, or has nothing to be guided by.
+        """
+        for part in ("prior", "decoder", *UPSAMPLERS):
+            name = f"{part}_steps"
+            if name not in self.setting_names:
+                continue
+            most = getattr(self, part).process.num_timesteps
+            if getattr(sampling, name) > most:
+                raise ConfigError(name, got=getattr(sampling, name), expected=f"1 to {most}")
+        for name in ("decoder_sampler", "upsampler_sampler"):
+            if name in self.setting_names and getattr(sampling, name) == "analytic_dpm":
+                expected = "ddpm, ddim or dpm_solver, as pictures are drawn"
+                raise ConfigError(name, got=getattr(sampling, name), expected=expected)
+        if sampling.guidance_scale != 1 and not self.decoder.condition_names:
+            expected = "1, as the decoder has no caption or embedding to follow"
+            raise ConfigError("guidance_scale", got=sampling.guidance_scale, expected=expected)
+
+    @property
     def text_shape(self) -> tuple[int, int] | None:
         """Text tokens and text positions; None if no part reads captions."""
         return next(iter(self._text_shapes().values()), None)
