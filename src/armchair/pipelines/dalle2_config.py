@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from armchair.core.errors import ConfigError
+from armchair.core.errors import ConfigError, UnknownNameError
 from armchair.models.clip import CLIPConfig
 from armchair.models.priors.autoregressive import AutoregressivePrior, AutoregressivePriorConfig
 from armchair.models.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from armchair.models.priors.one_step import OneStepPrior, OneStepPriorConfig
 from armchair.models.unet import UNetConfig
-from armchair.sampling.diffusion import DiffusionSampling, Sampler
+from armchair.sampling.diffusion import SAMPLERS, DiffusionSampling, Sampler
 
 UPSAMPLERS = ("first_upsampler", "second_upsampler")
 
@@ -54,6 +54,9 @@ class DALLE2SamplingConfig:
         for name, value in vars(self).items():
             if isinstance(value, int) and value < 1:
                 raise ConfigError(name, got=value, expected="at least 1")
+        for name in ("prior_sampler", "decoder_sampler", "upsampler_sampler"):
+            if getattr(self, name) not in SAMPLERS:
+                raise UnknownNameError(name, getattr(self, name), SAMPLERS)
         for name in ("prior_guidance_scale", "guidance_scale"):
             if not 1 <= getattr(self, name) <= 100:
                 hint = "1 is no guidance; 2 to 5 follow the caption more closely"
