@@ -120,6 +120,16 @@ def test_a_text_is_read_where_it_ends():
             assert changed == (position <= end)
 
 
+def test_positions_after_the_end_of_all_texts_are_not_computed():
+    model, lengths = contracts.seeded(build), []
+    model.texts.blocks[0].register_forward_pre_hook(
+        lambda _, given: lengths.append(len(given[0][0]))
+    )
+    whole, short = model.encode_texts(TEXT), model.encode_texts(TEXT[:2])
+    assert lengths == [TINY.text_length, 4]
+    torch.testing.assert_close(short, whole[:2], rtol=0, atol=1e-6)
+
+
 def test_every_larger_id_is_the_end_and_a_full_text_needs_none():
     model = contracts.seeded(build)
     padded = torch.tensor([[1, 2, 3, END + 3, END + 4, END + 5]])  # an id for every position

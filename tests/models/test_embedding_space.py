@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from armchair.core.errors import ConfigError
+from armchair.core.errors import ConfigError, DataError
 from armchair.models.priors.embedding_space import (
     NUM_DOTS,
     EmbeddingCodes,
@@ -51,6 +51,11 @@ def test_directions_without_variance_are_not_blown_up():
     scale.fit(flat)
     assert scale.whitening.isfinite().all()
     assert scale(flat).abs().max() < 20
+
+
+def test_embeddings_that_are_all_the_same_cannot_be_whitened():
+    with pytest.raises(DataError, match="all of 5 pictures the same embedding"):
+        EmbeddingScale(8, "whiten").fit(unit(1).expand(5, -1))
 
 
 @pytest.mark.parametrize("scaling", ["paper", "unit", "whiten"])

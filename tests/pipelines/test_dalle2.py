@@ -20,6 +20,7 @@ from armchair.models.unet import UNet
 from armchair.pipelines import load
 from armchair.pipelines.bundle import MANIFEST, open_bundle
 from armchair.pipelines.dalle2 import DALLE2
+from armchair.pipelines.dalle2_config import DALLE2SamplingConfig
 
 PROMPT = "an armchair in the shape of an avocado"
 
@@ -202,6 +203,8 @@ def test_a_manifest_whose_parts_do_not_fit_is_refused(dalle2_bundle: Path) -> No
         ({"first_upsampler_steps": 21}, "first_upsampler_steps: got 21"),
         ({"second_upsampler_steps": -1}, "second_upsampler_steps: got -1"),
         ({"prior_candidates": 0}, "prior_candidates: got 0"),
+        ({"decoder_sampler": "analytic_dpm"}, "decoder_sampler: got 'analytic_dpm'"),
+        ({"upsampler_sampler": "analytic_dpm"}, "upsampler_sampler: got 'analytic_dpm'"),
         ({"temperature": 1.0}, "setting of this model: got 'temperature'"),
     ],
 )
@@ -210,6 +213,14 @@ def test_bad_requests_are_refused_by_name(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         tiny_dalle2.stream(**{"prompts": PROMPT, **arguments})  # before anything is drawn
+
+
+@pytest.mark.parametrize("name", ["prior_sampler", "decoder_sampler", "upsampler_sampler"])
+def test_an_unknown_sampler_is_refused_by_name(name: str) -> None:
+    settings = DALLE2SamplingConfig()
+    object.__setattr__(settings, name, "dpmsolver")  # past the tests' own check of types
+    with pytest.raises(UsageError, match=f"(?s){name}: got 'dpmsolver'.*did you mean 'dpm_solver'"):
+        settings.__post_init__()
 
 
 def test_a_nan_stops_it_by_name(tiny_dalle2: DALLE2) -> None:

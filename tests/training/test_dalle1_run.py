@@ -430,7 +430,7 @@ def test_the_first_wordings_are_learnt_first(
     class Spied(CaptionedCodes):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
-            shares.extend(self.wordings(position) for position in range(NUM_IMAGES))
+            shares.extend(self.wordings.share(position) for position in range(NUM_IMAGES))
 
     monkeypatch.setattr(dalle1, "CaptionedCodes", Spied)
     walk(finished, stage="transformer")

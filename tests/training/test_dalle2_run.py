@@ -18,6 +18,7 @@ from PIL import Image
 
 from armchair.core.errors import CheckpointError, ConfigError, UnknownNameError, UsageError
 from armchair.core.files import sha256
+from armchair.core.schedules import Schedule
 from armchair.data import shards
 from armchair.data.embedding_store import EmbeddingStore
 from armchair.data.scenes import Scenes, ScenesConfig
@@ -453,6 +454,8 @@ def test_a_stage_that_began_otherwise_is_refused(finished: Path) -> None:
         ({"clip_training": toys.config(accumulation=2)}, "clip_training.accumulation: got 2"),
         ({**without("clip", "prior"), "clip_from": "x"}, "decoder.embedding_dim|clip_from"),
         ({"decoder": dataclasses.replace(DECODER, embedding_dim=7)}, "decoder.embedding_dim"),
+        ({"wordings": Schedule.of(0.0)}, "wordings: got"),
+        ({"sampling": DALLE2SamplingConfig(decoder_steps=21)}, "decoder_steps: got 21"),
     ],
 )
 def test_recipes_that_contradict_themselves(changes: dict[str, Any], message: str) -> None:

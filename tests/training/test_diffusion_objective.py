@@ -251,6 +251,12 @@ def test_losses_that_make_no_sense(changes: dict[str, Any]) -> None:
         DiffusionLossConfig(**changes)
 
 
+@pytest.mark.parametrize("kind", ["blur", "bsr"])
+def test_one_pixel_is_too_little_to_damage(kind: str) -> None:
+    with pytest.raises(ConfigError, match="crop_size: got 4, expected at least 8"):
+        objective(UPSAMPLER, crop_size=4, degradation=kind)
+
+
 @pytest.mark.parametrize(("config", "multiple"), [(PLAIN, 2), (UPSAMPLER, 4)])
 def test_crops_fit_the_model(config: UNetConfig, multiple: int) -> None:
     with pytest.raises(ConfigError, match=f"crop_size: got .*a multiple of {multiple}"):

@@ -20,6 +20,7 @@ from armchair.training.examples import (
     EmbeddedCaptions,
     PictureExamples,
     Views,
+    Wordings,
     view,
 )
 
@@ -55,9 +56,9 @@ def captioned_codes(
     folder: Path, *, dropout: float = 0.0, length: int = 24, **options: Any
 ) -> CaptionedCodes:
     write_codes(folder, 3, encode, about={})
-    config = TokenizerConfig(vocab_size=280, context_length=length, dropout=0.0)
+    config = TokenizerConfig(vocab_size=280, context_length=length, dropout=dropout)
     tokenizer = Tokenizer.train(iter(WORDINGS * 5), config)
-    return CaptionedCodes(CodeStore(folder), tokenizer, seed=0, dropout=dropout, **options)
+    return CaptionedCodes(CodeStore(folder), Wordings(tokenizer, seed=0, **options))
 
 
 def test_codes_with_a_wording_drawn_for_each_position(tmp_path: Path) -> None:
@@ -75,11 +76,12 @@ def test_codes_with_a_wording_drawn_for_each_position(tmp_path: Path) -> None:
     ("share", "among"), [(0.01, 1), (1 / 3, 1), (0.4, 2), (2 / 3, 2), (1.0, 3)]
 )
 def test_the_first_wordings_first(tmp_path: Path, share: float, among: int) -> None:
-    examples = captioned_codes(tmp_path, wordings=lambda position: share if position < 30 else 1.0)
+    examples = captioned_codes(tmp_path, share=lambda position: share if position < 30 else 1.0)
+    decode = examples.wordings.tokenizer.decode
 
     def drawn(positions: range) -> set[str]:
         tokens = [examples.example(0, position)["text"] for position in positions]
-        return {examples.tokenizer.decode(text.numpy()) for text in tokens}
+        return {decode(text.numpy()) for text in tokens}
 
     assert drawn(range(30)) == set(WORDINGS[:among])
     assert drawn(range(30, 60)) == set(WORDINGS)
@@ -97,16 +99,20 @@ def test_long_captions_are_cut(tmp_path: Path) -> None:
     assert captioned_codes(tmp_path, length=3).example(0, 0)["text"].shape == (3,)
 
 
-def test_captioned_images_draw_a_wording_and_a_crop_for_each_position() -> None:
-    tokenizer = Tokenizer.train(SCENES.captions(1), TokenizerConfig(vocab_size=260))
+def scene_wordings(dropout: float = 0.0) -> Wordings:
+    config = TokenizerConfig(vocab_size=260, dropout=dropout)
+    return Wordings(Tokenizer.train(SCENES.captions(1), config), seed=0)
 
-    def examples(**changes: Any) -> CaptionedImages:
-        settings = {"size": 32, "seed": 0, "dropout": 0.0, "augment": False, **changes}
-        return CaptionedImages(SCENES, tokenizer, **settings)
+
+def test_captioned_images_draw_a_wording_and_a_crop_for_each_position() -> None:
+    def examples(*, dropout: float = 0.0, **changes: Any) -> CaptionedImages:
+        settings = {"size": 32, "seed": 0, "augment": False, **changes}
+        return CaptionedImages(SCENES, scene_wordings(dropout), **settings)
 
     plain = examples()
     assert len(plain) == 3
-    seen = {tokenizer.decode(plain.example(1, p)["text"].numpy()) for p in range(60)}
+    decode = plain.wordings.tokenizer.decode
+    seen = {decode(plain.example(1, p)["text"].numpy()) for p in range(60)}
     assert seen == {caption.lower() for caption in SCENES.captions(1)}
     assert torch.equal(plain.example(1, 0)["images"], to_tensor(SCENES.pixels(1)))
     for changes, key in (({"dropout": 0.5}, "text"), ({"size": 16, "augment": True}, "images")):
@@ -130,7 +136,7 @@ def wording_tokenizer() -> Tokenizer:
 
 def test_captions_come_with_their_own_embedding(tmp_path: Path) -> None:
     store, tokenizer = embedding_store(tmp_path), wording_tokenizer()
-    examples = EmbeddedCaptions(store, tokenizer, seed=0, dropout=0.0)
+    examples = EmbeddedCaptions(store, Wordings(tokenizer, seed=0))
     assert len(examples) == 6
     drawn = set()
     for position in range(40):
@@ -144,17 +150,15 @@ def test_captions_come_with_their_own_embedding(tmp_path: Path) -> None:
 
 def test_views_come_with_what_a_model_is_told(tmp_path: Path) -> None:
     data = DataConfig(views=2)
-    bare = Views(SCENES, data, size=16, seed=0)
+    bare = Views(SCENES, data, size=16)
     assert len(bare) == 6
     for number in (1, 4):  # the centre of picture 1, and another view of it
         example = bare.example(number, 0)
         assert set(example) == {"images"}
         assert torch.equal(example["images"], to_tensor(view(SCENES, number, size=16, seed=0)))
-    tokenizer = Tokenizer.train(SCENES.captions(1), TokenizerConfig(vocab_size=260))
-    told = Views(
-        SCENES, data, size=16, seed=0, tokenizer=tokenizer, embeddings=embedding_store(tmp_path)
-    )
-    seen = {tokenizer.decode(told.example(4, p)["text"].numpy()) for p in range(60)}
+    wordings = scene_wordings()
+    told = Views(SCENES, data, size=16, wordings=wordings, embeddings=embedding_store(tmp_path))
+    seen = {wordings.tokenizer.decode(told.example(4, p)["text"].numpy()) for p in range(60)}
     assert seen == {caption.lower() for caption in SCENES.captions(1)}
     assert told.example(4, 0)["embedding"].tolist() == [4, 4]
     assert torch.equal(told.example(4, 7)["images"], bare.example(4, 0)["images"])

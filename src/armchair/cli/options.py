@@ -59,6 +59,14 @@ class DiffusionOptions:
     """DALL·E 2: steps of the first upsampler."""
     second_upsampler_steps: int | None = None
     """DALL·E 2: steps of the second upsampler."""
+    prior_sampler: str | None = None
+    """DALL·E 2: how a diffusion prior draws: dpm_solver, ddim, ddpm or analytic_dpm."""
+    prior_candidates: int | None = None
+    """DALL·E 2: embeddings that a diffusion prior draws, of which the best is kept."""
+    decoder_sampler: str | None = None
+    """DALL·E 2: how the decoder draws: dpm_solver, ddim, or ddpm, which wants many steps."""
+    upsampler_sampler: str | None = None
+    """DALL·E 2: how the upsamplers draw; as for the decoder."""
 
     def given(self) -> dict[str, Any]:
         """Those that were given, by the name of the setting."""

@@ -162,12 +162,14 @@ class TextTransformer(nn.Module):
         nn.init.normal_(self.projection.weight, std=dim**-0.5)
 
     def forward(self, text: Int64[Tensor, "B T"]) -> Float[Tensor, "B E"]:
-        """Embed texts; what follows the end of one does not matter, as nothing looks ahead."""
-        x = F.embedding(text.clamp(max=self.vocab_size), self.tokens) + self.positions
-        for block in self.blocks:
-            x = block(x)
+        """Embed texts; what follows their ends is left out, as nothing looks ahead."""
         before_end = (text < self.vocab_size).long().cumprod(dim=1).sum(dim=1)
         end = before_end.clamp(max=text.shape[1] - 1)  # a text without an end: its last token
+        text = text[:, : int(end.max()) + 1]
+        x = F.embedding(text.clamp(max=self.vocab_size), self.tokens)
+        x = x + self.positions[: text.shape[1]]
+        for block in self.blocks:
+            x = block(x)
         rows = torch.arange(len(text), device=text.device)
         return _read_out(x[rows, end], self.norm, self.projection)
 

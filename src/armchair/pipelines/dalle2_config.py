@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from armchair.core.errors import ConfigError
+from armchair.core.errors import ConfigError, UnknownNameError
 from armchair.models.clip import CLIPConfig
 from armchair.models.priors.autoregressive import AutoregressivePrior, AutoregressivePriorConfig
 from armchair.models.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from armchair.models.priors.one_step import OneStepPrior, OneStepPriorConfig
 from armchair.models.unet import UNetConfig
-from armchair.sampling.diffusion import DiffusionSampling, Sampler
+from armchair.sampling.diffusion import SAMPLERS, DiffusionSampling, Sampler
 
 UPSAMPLERS = ("first_upsampler", "second_upsampler")
 
@@ -54,6 +54,9 @@ class DALLE2SamplingConfig:
         for name, value in vars(self).items():
             if isinstance(value, int) and value < 1:
                 raise ConfigError(name, got=value, expected="at least 1")
+        for name in ("prior_sampler", "decoder_sampler", "upsampler_sampler"):
+            if getattr(self, name) not in SAMPLERS:
+                raise UnknownNameError(name, getattr(self, name), SAMPLERS)
         for name in ("prior_guidance_scale", "guidance_scale"):
             if not 1 <= getattr(self, name) <= 100:
                 hint = "1 is no guidance; 2 to 5 follow the caption more closely"
@@ -138,6 +141,44 @@ class DALLE2Config:
     def image_size(self) -> int:
         """Side of the pictures in pixels."""
         return [self.decoder, *self.upsamplers][-1].image_size
+
+    @property
+    def setting_names(self) -> tuple[str, ...]:
+        """The settings of `DALLE2SamplingConfig` that mean something for these parts."""
+        names: list[str] = []
+        if isinstance(self.prior, DiffusionPriorConfig):
+            names += ["prior_steps", "prior_sampler", "prior_candidates"]
+        if isinstance(self.prior, DiffusionPriorConfig | AutoregressivePriorConfig):
+            names += ["prior_guidance_scale"]
+        names += ["decoder_steps", "decoder_sampler"]
+        if self.decoder.condition_names:
+            names += ["guidance_scale"]
+        names += [f"{name}_steps" for name in UPSAMPLERS[: len(self.upsamplers)]]
+        if self.upsamplers:
+            names += ["upsampler_sampler"]
+        return tuple(names)
+
+    def check(self, sampling: DALLE2SamplingConfig) -> None:
+        """Refuse settings that these parts cannot draw with.
+
+        Raises:
+            ConfigError: A part has fewer timesteps than it is to take steps, does not know the
+                sampler, or has nothing to be guided by.
+        """
+        for part in ("prior", "decoder", *UPSAMPLERS):
+            name = f"{part}_steps"
+            if name not in self.setting_names:
+                continue
+            most = getattr(self, part).process.num_timesteps
+            if getattr(sampling, name) > most:
+                raise ConfigError(name, got=getattr(sampling, name), expected=f"1 to {most}")
+        for name in ("decoder_sampler", "upsampler_sampler"):
+            if name in self.setting_names and getattr(sampling, name) == "analytic_dpm":
+                expected = "ddpm, ddim or dpm_solver, as pictures are drawn"
+                raise ConfigError(name, got=getattr(sampling, name), expected=expected)
+        if sampling.guidance_scale != 1 and not self.decoder.condition_names:
+            expected = "1, as the decoder has no caption or embedding to follow"
+            raise ConfigError("guidance_scale", got=sampling.guidance_scale, expected=expected)
 
     @property
     def text_shape(self) -> tuple[int, int] | None:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from armchair.core.errors import ConfigError
+from armchair.core.errors import ConfigError, UnknownNameError
 from armchair.diffusion.guidance import Condition, guide, inpaint, threshold
 from armchair.diffusion.process import Denoiser, add_noise
 from armchair.diffusion.samplers import (
@@ -39,6 +39,7 @@ from armchair.models.unet import UNet
 from armchair.sampling.evaluating import evaluating
 
 Sampler = Literal["ddpm", "analytic_dpm", "ddim", "dpm_solver"]
+SAMPLERS: tuple[str, ...] = get_args(Sampler)
 
 _REFINEMENTS = 2  # of each step of an inversion
 
@@ -70,6 +71,8 @@ class DiffusionSampling:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise UnknownNameError("sampler", self.sampler, SAMPLERS)
         if self.num_steps < 1:
             raise ConfigError("num_steps", got=self.num_steps, expected="at least 1")
         if not 1 <= self.guidance_scale < float("inf"):

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from armchair.core.errors import ConfigError
+from armchair.core.schedules import Schedule
 from armchair.data.sources import DataConfig
 from armchair.models.clip import CLIPConfig, CLIPModel
 from armchair.pipelines.clip import CLIP
 from armchair.text.tokenizer import TokenizerConfig
-from armchair.training.examples import CaptionedImages
+from armchair.training.examples import CaptionedImages, check_wordings
 from armchair.training.loop import TrainingConfig
 from armchair.training.objectives.contrastive import ContrastiveLossConfig, ContrastiveObjective
 from armchair.training.run import Run, Stage, seeded
 
-_CLIP = ("data", "tokenizer", "clip", "clip_loss", "clip_training", "augment")
+_CLIP = ("data", "tokenizer", "clip", "clip_loss", "clip_training", "augment", "wordings")
 _DECIDED_BY: Mapping[Stage, tuple[str, ...]] = {
     "tokenizer": ("data", "tokenizer"),
     "clip": _CLIP,
@@ -46,6 +47,8 @@ class CLIPRecipe:
         clip_loss: How its loss is computed.
         clip_training: How it is trained; its batches are the negatives.
         augment: Crop and shrink the pictures at random.
+        wordings: Share of each picture's captions, from the first on, that it is trained with, as
+            a function of progress.
     """
 
     name: str
@@ -56,8 +59,10 @@ class CLIPRecipe:
     clip_loss: ContrastiveLossConfig
     clip_training: TrainingConfig
     augment: bool = True
+    wordings: Schedule = Schedule.of(1.0)
 
     def __post_init__(self) -> None:
+        check_wordings(self.wordings)
         wanted = {
             "text_vocab_size": ("tokenizer.vocab_size", self.tokenizer.vocab_size),
             "text_length": ("tokenizer.context_length", self.tokenizer.context_length),
@@ -110,13 +115,11 @@ def clip_lesson(
         images=run.validation_images(config.image_size),
         text=run.validation_text,
     )
-    tokenizer = run.text_tokenizer
     examples = CaptionedImages(
         run.pictures,
-        tokenizer,
+        run.wordings(training),
         size=config.image_size,
         seed=training.seed,
-        dropout=tokenizer.config.dropout,
         augment=augment,
     )
     return objective, examples

@@ -36,7 +36,12 @@ from armchair.pipelines.bundle import find_bundle, open_bundle
 from armchair.pipelines.dalle1 import DALLE1, build_autoencoder
 from armchair.text.tokenizer import TokenizerConfig
 from armchair.training.checkpoint import list_checkpoints
-from armchair.training.examples import CaptionedCodes, PictureExamples, view
+from armchair.training.examples import (
+    CaptionedCodes,
+    PictureExamples,
+    check_wordings,
+    view,
+)
 from armchair.training.loop import TrainingConfig
 from armchair.training.objectives import autoencoder_objective
 from armchair.training.objectives.discrete_vae import DiscreteVAELossConfig
@@ -116,9 +121,7 @@ class DALLE1Recipe:
                 got=type(self.autoencoder_loss).__name__,
                 expected=f"the loss of a {type(self.autoencoder).__name__}",
             )
-        shares = [knot.value for knot in self.wordings.knots]
-        if not all(0 < share <= 1 for share in shares):
-            raise ConfigError("wordings", got=shares, expected="each above 0, at most 1")
+        check_wordings(self.wordings)
         wanted = {
             "text_vocab_size": ("tokenizer.vocab_size", self.tokenizer.vocab_size),
             "text_length": ("tokenizer.context_length", self.tokenizer.context_length),
@@ -204,14 +207,7 @@ class DALLE1Run(Run[DALLE1Recipe]):
             codes=torch.cat([self._encode_images(autoencoder, part) for part in images]),
             decode=lambda codes: autoencoder.decode(codes).float(),
         )
-        num_images = recipe.transformer_training.num_images
-        examples = CaptionedCodes(
-            codes,
-            self.text_tokenizer,
-            seed=seed,
-            dropout=recipe.tokenizer.dropout,
-            wordings=lambda position: recipe.wordings(position / num_images),
-        )
+        examples = CaptionedCodes(codes, self.wordings(recipe.transformer_training))
         return self._train(
             "transformer",
             objective,

@@ -31,6 +31,7 @@ from armchair.core.config import first_difference, to_dict
 from armchair.core.device import autocast, resolve_precision
 from armchair.core.errors import CheckpointError, ConfigError
 from armchair.core.images import to_tensor
+from armchair.core.schedules import Schedule
 from armchair.data.embedding_store import Embedded, EmbeddingStore, write_embeddings
 from armchair.data.sources import DataConfig, at_size
 from armchair.models.clip import CLIPConfig, CLIPModel
@@ -52,7 +53,7 @@ from armchair.sampling.diffusion import DiffusionSampling, measure_errors
 from armchair.text.tokenizer import Tokenizer, TokenizerConfig
 from armchair.training.checkpoint import list_checkpoints
 from armchair.training.clip import check_clip_training, clip_lesson
-from armchair.training.examples import EmbeddedCaptions, Views, view
+from armchair.training.examples import EmbeddedCaptions, Views, check_wordings, view
 from armchair.training.loop import TrainingConfig
 from armchair.training.objectives import prior_objective
 from armchair.training.objectives.contrastive import ContrastiveLossConfig
@@ -66,7 +67,16 @@ _ENLARGED = 64  # validation pictures of an upsampler
 _BATCH_SIZE = 64  # pictures embedded at once
 
 _PARTS = ("clip", "prior", "decoder", *UPSAMPLERS)
-_CLIP = ("data", "tokenizer", "clip", "clip_loss", "clip_training", "clip_from", "augment")
+_CLIP = (
+    "data",
+    "tokenizer",
+    "clip",
+    "clip_loss",
+    "clip_training",
+    "clip_from",
+    "augment",
+    "wordings",
+)
 
 
 def _of(part: str) -> tuple[str, ...]:
@@ -113,6 +123,8 @@ class DALLE2Recipe:
         second_upsampler_loss: Its loss.
         second_upsampler_training: How it is trained.
         sampling: How the model draws where it is told nothing else.
+        wordings: Share of each picture's captions, from the first on, that CLIP, prior and decoder
+            are trained with, as a function of the progress of each.
     """
 
     name: str
@@ -137,8 +149,10 @@ class DALLE2Recipe:
     second_upsampler_loss: DiffusionLossConfig | None = None
     second_upsampler_training: TrainingConfig | None = None
     sampling: DALLE2SamplingConfig
+    wordings: Schedule = Schedule.of(1.0)
 
     def __post_init__(self) -> None:
+        check_wordings(self.wordings)
         for part in _PARTS:
             for name in _of(part)[1:]:
                 if (getattr(self, name) is None) != (getattr(self, part) is None):
@@ -153,6 +167,7 @@ class DALLE2Recipe:
         if in_one_step != isinstance(self.prior_loss, OneStepPriorLossConfig):
             got, kind = type(self.prior_loss).__name__, type(self.prior).__name__
             raise ConfigError("prior_loss", got=got, expected=f"the loss of a {kind}")
+        self.shape.check(self.sampling)
         text = self.tokenizer
         found = None if text is None else (text.vocab_size, text.context_length)
         if found != self.shape.text_shape:
@@ -274,9 +289,7 @@ class DALLE2Run(Run[DALLE2Recipe]):
         if sampling.sampler == "analytic_dpm":  # measured once the prior is trained
             sampling = replace(sampling, sampler="ddpm")
         objective = prior_objective(model, loss, validation=validation, sampling=sampling)
-        tokenizer = self.text_tokenizer
-        dropout = tokenizer.config.dropout
-        examples = EmbeddedCaptions(store, tokenizer, seed=training.seed, dropout=dropout)
+        examples = EmbeddedCaptions(store, self.wordings(training))
         sha = checkpoint["sha256"]
         return self._train("prior", objective, examples, training, clip=sha)
 
@@ -286,8 +299,7 @@ class DALLE2Run(Run[DALLE2Recipe]):
         validation: dict[str, Tensor] = {}
         about: dict[str, str] = {}
         if recipe.decoder.text is not None:
-            tokenizer = self.text_tokenizer
-            told |= {"tokenizer": tokenizer, "dropout": tokenizer.config.dropout}
+            told["wordings"] = self.wordings(recipe.decoder_training)
             validation["text"] = self.validation_text
         if recipe.clip is not None:
             clip, checkpoint = self._trained_clip()
@@ -332,8 +344,8 @@ class DALLE2Run(Run[DALLE2Recipe]):
         shape, loss, training = (getattr(self.recipe, name) for name in _of(stage))
         model = seeded(training.seed, lambda: self._build_unet(shape))
         objective = DiffusionObjective(model, loss, validation=validation, sampling=sampling)
-        size, data, seed = shape.image_size, self.recipe.data, training.seed
-        examples = Views(at_size(self.pictures, size), data, size=size, seed=seed, **told)
+        size = shape.image_size
+        examples = Views(at_size(self.pictures, size), self.recipe.data, size=size, **told)
         return self._train(stage, objective, examples, training, **about)
 
     def _bundle(self) -> Path:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from armchair.core.errors import ConfigError
 from armchair.core.images import to_tensor
 from armchair.core.random import numpy_generator
+from armchair.core.schedules import Schedule
 from armchair.data.code_store import CodeStore
 from armchair.data.embedding_store import EmbeddingStore
 from armchair.data.sources import DataConfig
@@ -53,33 +55,57 @@ class PictureExamples:
         return {"images": to_tensor(augment_for_autoencoder(pixels, self.size, generator))}
 
 
-class CaptionedCodes:
-    """Captions as "text" and image codes as "codes".
-
-    Each position of the run draws one of the picture's wordings and its own BPE dropout.
+class Wordings:
+    """Draws one of a picture's wordings for each position of a run, with its own BPE dropout.
 
     Args:
-        codes: The codes and captions.
-        tokenizer: Encodes the captions; those that are too long are cut.
+        tokenizer: Encodes them, merges left out as its config says; those that are too long are
+            cut.
         seed: Keys the choices.
-        dropout: Of merges, in [0, 1].
-        wordings: Which share of a picture's wordings, from the first on, a position of the run
-            draws from, in (0, 1]; at least one, and fractions are rounded up.
+        share: For a position, the share of a picture's wordings, from the first on, that is drawn
+            from, in (0, 1]; at least one, and fractions are rounded up.
     """
 
     def __init__(
         self,
-        codes: CodeStore,
         tokenizer: Tokenizer,
         *,
         seed: int,
-        dropout: float,
-        wordings: Callable[[int], float] = lambda position: 1.0,
+        share: Callable[[int], float] = lambda position: 1.0,
     ) -> None:
-        self.codes = codes
         self.tokenizer = tokenizer
         self.seed = seed
-        self.dropout = dropout
+        self.share = share
+
+    def draw(self, wordings: Sequence[str], position: int) -> tuple[int, Int64[Tensor, " T"]]:
+        """The number of the wording that is drawn, and its tokens."""
+        generator = numpy_generator("caption", self.seed, position)
+        among = max(1, math.ceil(self.share(position) * len(wordings)))
+        which = int(generator.integers(among))
+        dropout = self.tokenizer.config.dropout
+        text = self.tokenizer.encode_batch(
+            [wordings[which]], truncate=True, dropout=dropout, generator=generator
+        )
+        return which, torch.from_numpy(text[0])
+
+
+def check_wordings(share: Schedule) -> None:
+    """Refuse a recipe's schedule of wordings that is no share of them somewhere."""
+    shares = [knot.value for knot in share.knots]
+    if any(not 0 < value <= 1 for value in shares):
+        raise ConfigError("wordings", got=shares, expected="each above 0, at most 1")
+
+
+class CaptionedCodes:
+    """Captions as "text" and image codes as "codes".
+
+    Args:
+        codes: The codes and captions.
+        wordings: Draws the captions.
+    """
+
+    def __init__(self, codes: CodeStore, wordings: Wordings) -> None:
+        self.codes = codes
         self.wordings = wordings
 
     def __len__(self) -> int:
@@ -87,27 +113,18 @@ class CaptionedCodes:
 
     def example(self, index: int, position: int) -> dict[str, Tensor]:
         """The codes of picture `index`, with a wording drawn for position `position`."""
-        generator = numpy_generator("caption", self.seed, position)
-        wordings = self.codes.captions(index)
-        among = max(1, math.ceil(self.wordings(position) * len(wordings)))
-        caption = wordings[int(generator.integers(among))]
-        return {
-            "text": _encoded(caption, self.tokenizer, self.dropout, generator),
-            "codes": torch.from_numpy(np.asarray(self.codes.codes(index))),
-        }
+        _, text = self.wordings.draw(self.codes.captions(index), position)
+        return {"text": text, "codes": torch.from_numpy(np.asarray(self.codes.codes(index)))}
 
 
 class CaptionedImages:
     """Captions as "text" and pictures of one size as "images" in [-1, 1].
 
-    Each position of the run draws one of the picture's wordings and its own BPE dropout.
-
     Args:
         pictures: The data set.
-        tokenizer: Encodes the captions; those that are too long are cut.
+        wordings: Draws the captions.
         size: Side of the pictures in pixels.
-        seed: Keys the choices.
-        dropout: Of merges, in [0, 1].
+        seed: Keys the crops.
         augment: Crop and shrink at random, near the centre and without a flip; see
             `augment_for_transformer`.
     """
@@ -115,18 +132,16 @@ class CaptionedImages:
     def __init__(
         self,
         pictures: CaptionedPictures,
-        tokenizer: Tokenizer,
+        wordings: Wordings,
         *,
         size: int,
         seed: int,
-        dropout: float,
         augment: bool,
     ) -> None:
         self.pictures = pictures
-        self.tokenizer = tokenizer
+        self.wordings = wordings
         self.size = size
         self.seed = seed
-        self.dropout = dropout
         self.augment = augment
 
     def __len__(self) -> int:
@@ -134,49 +149,35 @@ class CaptionedImages:
 
     def example(self, index: int, position: int) -> dict[str, Tensor]:
         """Picture `index`, with a wording and a crop drawn for position `position`."""
-        generator = numpy_generator("captioned picture", self.seed, position)
-        wordings = self.pictures.captions(index)
-        caption = wordings[int(generator.integers(len(wordings)))]
-        text = _encoded(caption, self.tokenizer, self.dropout, generator)
+        _, text = self.wordings.draw(self.pictures.captions(index), position)
         pixels = self.pictures.pixels(index)
-        crop = (
-            augment_for_transformer(pixels, self.size, generator)
-            if self.augment
-            else center_crop(pixels, self.size)
-        )
+        if not self.augment:
+            return {"text": text, "images": to_tensor(center_crop(pixels, self.size))}
+        generator = numpy_generator("augment", self.seed, position)
+        crop = augment_for_transformer(pixels, self.size, generator)
         return {"text": text, "images": to_tensor(crop)}
 
 
 class EmbeddedCaptions:
     """Captions as "text" and "text_embedding", with the "image_embedding" of their pictures.
 
-    Each position of the run draws one of the picture's wordings and its own BPE dropout.
-
     Args:
         embeddings: The embeddings and captions.
-        tokenizer: Encodes the captions; those that are too long are cut.
-        seed: Keys the choices.
-        dropout: Of merges, in [0, 1].
+        wordings: Draws the captions.
     """
 
-    def __init__(
-        self, embeddings: EmbeddingStore, tokenizer: Tokenizer, *, seed: int, dropout: float
-    ) -> None:
+    def __init__(self, embeddings: EmbeddingStore, wordings: Wordings) -> None:
         self.embeddings = embeddings
-        self.tokenizer = tokenizer
-        self.seed = seed
-        self.dropout = dropout
+        self.wordings = wordings
 
     def __len__(self) -> int:
         return len(self.embeddings)
 
     def example(self, index: int, position: int) -> dict[str, Tensor]:
         """Picture `index`, with a wording drawn for position `position`."""
-        generator = numpy_generator("caption", self.seed, position)
-        wordings = self.embeddings.captions(index)
-        which = int(generator.integers(len(wordings)))
+        which, text = self.wordings.draw(self.embeddings.captions(index), position)
         return {
-            "text": _encoded(wordings[which], self.tokenizer, self.dropout, generator),
+            "text": text,
             "text_embedding": torch.from_numpy(self.embeddings.texts(index)[which]),
             "image_embedding": torch.from_numpy(self.embeddings.image(index)),
         }
@@ -189,9 +190,7 @@ class Views:
         pictures: The data set.
         data: How many views, and which; see `view`.
         size: Side of the pictures in pixels.
-        seed: Keys the choice of wordings.
-        tokenizer: Encodes a caption of each as "text", one that is too long cut; None for none.
-        dropout: Of merges, in [0, 1].
+        wordings: Draws a caption of each as "text"; None for none.
         embeddings: Gives the "embedding" of each view; None for none.
     """
 
@@ -201,17 +200,13 @@ class Views:
         data: DataConfig,
         *,
         size: int,
-        seed: int,
-        tokenizer: Tokenizer | None = None,
-        dropout: float = 0.0,
+        wordings: Wordings | None = None,
         embeddings: EmbeddingStore | None = None,
     ) -> None:
         self.pictures = pictures
         self.data = data
         self.size = size
-        self.seed = seed
-        self.tokenizer = tokenizer
-        self.dropout = dropout
+        self.wordings = wordings
         self.embeddings = embeddings
 
     def __len__(self) -> int:
@@ -221,22 +216,12 @@ class Views:
         """View `index`, with a wording drawn for position `position`."""
         pixels = view(self.pictures, index, size=self.size, seed=self.data.seed)
         example = {"images": to_tensor(pixels)}
-        if self.tokenizer is not None:
-            generator = numpy_generator("caption", self.seed, position)
-            wordings = self.pictures.captions(index % len(self.pictures))
-            caption = wordings[int(generator.integers(len(wordings)))]
-            example["text"] = _encoded(caption, self.tokenizer, self.dropout, generator)
+        if self.wordings is not None:
+            captions = self.pictures.captions(index % len(self.pictures))
+            _, example["text"] = self.wordings.draw(captions, position)
         if self.embeddings is not None:
             example["embedding"] = torch.from_numpy(self.embeddings.image(index))
         return example
-
-
-def _encoded(
-    caption: str, tokenizer: Tokenizer, dropout: float, generator: np.random.Generator
-) -> Int64[Tensor, " T"]:
-    """A caption's tokens, merges left out at random."""
-    text = tokenizer.encode_batch([caption], truncate=True, dropout=dropout, generator=generator)
-    return torch.from_numpy(text[0])
 
 
 def view(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import overload
 
 import torch
 from jaxtyping import Float
@@ -69,6 +70,10 @@ class Muon(torch.optim.Optimizer):
             if parameter.ndim < 2:
                 raise ConfigError("parameters", got=parameter.shape, expected="two axes or more")
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Move every parameter that has a gradient."""

@@ -41,6 +41,7 @@ from armchair.core.files import make_folder, output_error, sha256, write_json
 from armchair.core.images import to_tensor
 from armchair.core.provenance import commit, hardware, today, version
 from armchair.core.random import fold
+from armchair.core.schedules import Schedule
 from armchair.data.sources import DataConfig, at_size, open_data
 from armchair.data.transforms import center_crop
 from armchair.data.types import CaptionedPictures
@@ -48,7 +49,7 @@ from armchair.pipelines.bundle import Bundle, open_bundle
 from armchair.pipelines.card import model_card
 from armchair.text.tokenizer import Tokenizer, TokenizerConfig
 from armchair.training.checkpoint import Checkpoint, load_newest, save_checkpoint
-from armchair.training.examples import cut_captions
+from armchair.training.examples import Wordings, cut_captions
 from armchair.training.loop import Interrupted, TrainingConfig, train
 from armchair.training.objective import Objective
 from armchair.training.observers import Observer
@@ -93,6 +94,11 @@ class Recipe(Protocol):
     @property
     def tokenizer(self) -> TokenizerConfig | None:
         """How captions become tokens; None where none are read."""
+        ...
+
+    @property
+    def wordings(self) -> Schedule:
+        """Share of each picture's captions, from the first on, as a function of progress."""
         ...
 
 
@@ -225,6 +231,15 @@ class Run(ABC, Generic[AnyRecipe]):
         wordings = [pictures.captions(index) for index in range(self.num_validation)]
         captions = [words[index % len(words)] for index, words in enumerate(wordings)]
         return torch.from_numpy(self.text_tokenizer.encode_batch(captions, truncate=True))
+
+    def wordings(self, training: TrainingConfig) -> Wordings:
+        """What draws a stage's captions."""
+        share, num_images = self.recipe.wordings, training.num_images
+        return Wordings(
+            self.text_tokenizer,
+            seed=training.seed,
+            share=lambda position: share(position / num_images),
+        )
 
     # The first stage and the last
 

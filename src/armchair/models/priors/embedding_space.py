@@ -17,13 +17,14 @@ from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from armchair.core.errors import ConfigError
+from armchair.core.errors import ConfigError, DataError
 
 Scaling = Literal["paper", "unit", "whiten"]
 
 NUM_DOTS = 64  # buckets of equal mass for the dot product with the text's embedding
 _PAPER_SCALE = 17.2
 _MAX_ERROR = 0.01
+_NO_VARIANCE = 1e-9  # of unit vectors, the mean over directions
 _LEAST_VARIANCE = 1e-3  # of the mean variance: directions with less are not blown up further
 
 
@@ -59,10 +60,19 @@ class EmbeddingScale(nn.Module):
 
     @torch.no_grad()
     def fit(self, embeddings: Float[Tensor, "N E"]) -> None:
-        """Learn to whiten from embeddings; the other scalings have nothing to learn."""
+        """Learn to whiten from embeddings; the other scalings have nothing to learn.
+
+        Raises:
+            DataError: They are all the same.
+        """
         if self.factor is not None:
             return
         mean, directions, variances = principal_components(embeddings)
+        if not float(variances.mean()) > _NO_VARIANCE:
+            raise DataError(
+                f"the CLIP gives all of {len(embeddings):,} pictures the same embedding",
+                hint="give it other pictures, or train it for longer",
+            )
         deviations = variances.clamp(min=_LEAST_VARIANCE * float(variances.mean())).sqrt()
         self.mean.copy_(mean)
         self.whitening.copy_(directions.mT / deviations)

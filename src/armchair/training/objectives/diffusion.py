@@ -34,6 +34,7 @@ from armchair.training.degradation import Degradation, degrade
 from armchair.training.objective import Batch, Loss, Objective
 
 _NUM_PREVIEWS = 8
+_LEAST_DEGRADED = 2  # pixels of a side, which a blur mirrors at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,10 @@ class DiffusionObjective(Objective[UNet]):
         multiple = math.lcm(model.config.side_multiple, factor)
         if config.crop_size is not None and config.crop_size % multiple:
             expected = f"a multiple of {multiple}, for this model"
+            raise ConfigError("crop_size", got=config.crop_size, expected=expected)
+        low = (config.crop_size or model.config.image_size) // factor
+        if config.degradation is not None and low < _LEAST_DEGRADED:
+            expected = f"at least {_LEAST_DEGRADED * factor}, for pictures to damage"
             raise ConfigError("crop_size", got=config.crop_size, expected=expected)
         self.model = model
         self.config = config

@@ -111,7 +111,7 @@ class PriorObjective(Objective[Prior]):
             generator = torch_generator("validation", start, device=self.model.device)
             loss = self.loss(batch, progress=progress, generator=generator)
             sums += float(loss.total) * len(batch["text"])
-        similarity = cosines(*self._drawn_and_own())
+        similarity = cosines(self._draw(count), self._own())
         return {
             "loss": sums / count,
             "cosine": float(similarity.diagonal().mean()),
@@ -120,20 +120,25 @@ class PriorObjective(Objective[Prior]):
 
     def preview(self) -> Image.Image:
         """A row for each of some captions: its own picture, then those nearest to what is drawn."""
-        drawn, own = self._drawn_and_own()
-        best = cosines(drawn[:_PREVIEW_ROWS], own).argsort(dim=1, descending=True).cpu()
+        rows = min(_PREVIEW_ROWS, len(self.validation["text"]))
+        similarity = cosines(self._draw(rows), self._own())
+        best = similarity.argsort(dim=1, descending=True).cpu()
         first = torch.arange(len(best))[:, None]
         shown = torch.cat([first, best[:, : _PREVIEW_COLUMNS - 1]], dim=1)
         images = self.validation["images"][shown.flatten()]
         return contact_sheet(to_pil(images), columns=shown.shape[1])
 
-    def _drawn_and_own(self) -> tuple[Tensor, Tensor]:
-        drawn, own = [], []
-        for start in range(0, len(self.validation["text"]), _BATCH_SIZE):
-            batch = self._part(slice(start, start + _BATCH_SIZE))
+    def _draw(self, count: int) -> Float[Tensor, "N E"]:
+        """Embeddings drawn for the first captions."""
+        drawn = []
+        for start in range(0, count, _BATCH_SIZE):
+            batch = self._part(slice(start, min(start + _BATCH_SIZE, count)))
             drawn.append(self.draw(batch["text"], batch["text_embedding"], start))
-            own.append(batch["image_embedding"])
-        return torch.cat(drawn), torch.cat(own)
+        return torch.cat(drawn)
+
+    def _own(self) -> Float[Tensor, "N E"]:
+        """Embeddings of all pictures."""
+        return self.validation["image_embedding"].to(self.model.device)
 
     def _part(self, rows: slice) -> dict[str, Tensor]:
         names = ("text", "text_embedding", "image_embedding")
