@@ -195,9 +195,10 @@ def test_every_object_shows_all_of_a_material():
 
 
 def test_patterns_stay_in_their_circle():
+    """But for a corner, by a fifth at most."""
     for material in PALETTES.values():
         for outline, _ in material.pattern:
-            assert np.hypot(*outline.T).max() < 1.15
+            assert np.hypot(*outline.T).max() < 1.2
 
 
 def test_outer_and_trim_colours_stand_apart_from_every_background():
