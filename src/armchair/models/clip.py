@@ -165,7 +165,8 @@ class TextTransformer(nn.Module):
         """Embed texts; what follows their ends is left out, as nothing looks ahead."""
         before_end = (text < self.vocab_size).long().cumprod(dim=1).sum(dim=1)
         end = before_end.clamp(max=text.shape[1] - 1)  # a text without an end: its last token
-        text = text[:, : int(end.max()) + 1]
+        if not text.is_meta:
+            text = text[:, : int(end.max()) + 1]
         x = F.embedding(text.clamp(max=self.vocab_size), self.tokens)
         x = x + self.positions[: text.shape[1]]
         for block in self.blocks:
