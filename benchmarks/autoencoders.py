@@ -1,8 +1,6 @@
 """The first stage compared: discrete VAE against VQ-VAE, each as its recipe trained it.
 
-    armchair train scenes --stage tokenizer --out runs/dvae
     armchair train scenes --stage autoencoder --out runs/dvae
-    armchair train scenes-vqvae --stage tokenizer --out runs/vqvae
     armchair train scenes-vqvae --stage autoencoder --out runs/vqvae
     python benchmarks/autoencoders.py scenes=runs/dvae scenes-vqvae=runs/vqvae
 

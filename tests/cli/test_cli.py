@@ -81,7 +81,7 @@ def test_prompts_come_from_files_and_standard_input(
     tiny_bundle: Path,
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "prompts.txt").write_text("a lemon lamp\n\na donut mug\n")
+    (tmp_path / "prompts.txt").write_text("a lemon lamp\n\na donut mug\n", "utf-8-sig")
     monkeypatch.setattr("sys.stdin", io.StringIO("a cheese house\n"))
     code, printed, _ = _run(
         capsys, "generate", "-", "--prompts-file", tmp_path / "prompts.txt",
@@ -94,6 +94,19 @@ def test_prompts_come_from_files_and_standard_input(
         "002-a-donut-mug-s0-00.png",
         "grid.png",
     ]
+
+
+def test_prompts_that_are_no_text_are_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_bytes(b"a mug\xff")
+    strange = io.TextIOWrapper(io.BytesIO(b"a mug\xff"), "utf-8")
+    monkeypatch.setattr("sys.stdin", strange)
+    for words in (["-"], ["--prompts-file", tmp_path / "prompts.txt"]):
+        code, _, told = _run(capsys, "generate", *words, "--out", tmp_path / "out")
+        assert code == 2
+        assert "cannot be read" in told
+        assert "UTF-8" in told
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_sha256(tmp_path: Path, size: int) -> None:
     assert sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
 
 
-def test_an_unknown_failure_has_no_hint(tmp_path: Path) -> None:
+def test_an_unknown_failure_has_a_hint_too(tmp_path: Path) -> None:
     error = output_error(tmp_path, OSError("odd"))
     assert "odd" in str(error)
-    assert error.hint is None
+    assert error.hint == "choose another place to write to"

@@ -24,10 +24,14 @@ def test_a_folder_sets_some_of_its_pictures_aside(tmp_path: Path) -> None:
         pixels = np.random.default_rng(number).integers(0, 256, (20, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
         (tmp_path / f"{number}.txt").write_text(f"picture {number}")
+    (tmp_path / "untold.png").write_bytes((tmp_path / "0.png").read_bytes())
     told: list[tuple[int, int]] = []
+    messages: list[str] = []
     train, validation = open_data(
         DataConfig(source=f"folder:{tmp_path}"),
         image_size=16,
+        rejected=tmp_path / "rejected.jsonl",
+        message=messages.append,
         on_progress=lambda done, total: told.append((done, total)),
     )
     captions = [
@@ -37,7 +41,10 @@ def test_a_folder_sets_some_of_its_pictures_aside(tmp_path: Path) -> None:
     ]
     assert sorted(captions) == [f"picture {number}" for number in range(8)]
     assert len(validation) >= 1
-    assert told[-1] == (8, 8)
+    assert told[-1] == (9, 9)
+    (message,) = messages
+    assert "1 of 9 pictures cannot be used: no caption (1)" in message
+    assert str(tmp_path / "rejected.jsonl") in message
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -123,6 +123,18 @@ def test_a_manifest_that_makes_no_sense_is_refused(
         load(str(tiny_bundle), device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("part", "field"), [("autoencoder", "codebook_size"), ("transformer", "text_length")]
+)
+def test_parts_of_two_models_do_not_make_one(tiny_bundle: Path, part: str, field: str) -> None:
+    path = tiny_bundle / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["config"][part][field] *= 2
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="its files do not fit together: transformer"):
+        load(str(tiny_bundle), device="cpu")
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"', "[" * 100_000])
 def test_a_damaged_manifest_is_an_error(tiny_bundle: Path, content: str) -> None:
     (tiny_bundle / MANIFEST).write_text(content)

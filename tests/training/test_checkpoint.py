@@ -117,6 +117,20 @@ def age(path: Path) -> None:
     (path / "manifest.json").write_text(json.dumps({**manifest, "format": 0}))
 
 
+def alter(path: Path) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    changed = {**manifest, "config": {"name": "sauer"}}
+    (path / "manifest.json").write_text(json.dumps(changed))
+
+
+def miscount(path: Path) -> None:
+    """In the format without a checksum of the manifest."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["manifest_sha256"]
+    changed = {**manifest, "format": 1, "images_seen": 12}
+    (path / "manifest.json").write_text(json.dumps(changed))
+
+
 def empty(path: Path) -> None:
     (path / "manifest.json").write_text("[]")
 
@@ -129,7 +143,7 @@ def lose(path: Path) -> None:
     (path / "state.safetensors").unlink()
 
 
-DAMAGES = [cut, flip, garble, age, empty, forget, lose]
+DAMAGES = [cut, flip, garble, age, alter, miscount, empty, forget, lose]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

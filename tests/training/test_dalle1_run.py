@@ -254,6 +254,11 @@ def without_field(folder: Path, stage: str) -> None:
             "hidden_matrices", None
         )
     path.write_text(json.dumps(begun))
+    for checkpoint in list_checkpoints(folder / stage / "checkpoints"):
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        del manifest["config"][f"{stage}_training"]["optimizer"]["hidden_matrices"]
+        manifest["format"] = 1  # which had no checksum of its own
+        (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_a_field_that_recipes_did_not_have_then_has_its_default(finished: Path) -> None:
@@ -262,6 +267,28 @@ def test_a_field_that_recipes_did_not_have_then_has_its_default(finished: Path) 
     without_field(finished, "transformer")
     with pytest.raises(CheckpointError, match="hidden_matrices: got 'muon', expected 'adamw'"):
         walk(finished)
+
+
+def test_a_stage_that_left_nothing_may_begin_under_other_settings(finished: Path) -> None:
+    other = recipe(transformer_loss=TextToImageLossConfig(text_weight=0.5))
+    with pytest.raises(CheckpointError, match="began under other settings") as caught:
+        walk(finished, other, stage="transformer")
+    assert f"remove {finished / 'transformer'}" in str(caught.value)
+    before = about_bundle(finished)["made_from"]
+    shutil.rmtree(finished / "transformer")
+    shutil.rmtree(finished / "bundle")
+    walk(finished, other)
+    assert about_bundle(finished)["made_from"]["autoencoder"] == before["autoencoder"]
+    assert about_bundle(finished)["made_from"]["transformer"] != before["transformer"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"autoencoder": 3}'])
+def test_damaged_notes_of_a_run_are_named(finished: Path, content: str) -> None:
+    (finished / "recipe.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"recipe\.json is damaged"):
+        walk(finished)
+    (finished / "recipe.json").unlink()
+    walk(finished)
 
 
 # The bundle
@@ -351,6 +378,8 @@ def test_codes_and_checkpoints_that_do_not_name_their_autoencoder_are_taken(fini
     for note in notes:
         content = json.loads(note.read_text())
         del content["autoencoder"]
+        if "format" in content:
+            content["format"] = 1  # which had no checksum of its own
         note.write_text(json.dumps(content))
     before = fingerprints(finished)
     shutil.rmtree(finished / "bundle")

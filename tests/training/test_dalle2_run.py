@@ -484,3 +484,5 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert config["decoder_training"]["seed"] == 3
     assert config["decoder"]["channels"] == 8
     assert main(["plot", str(run)]) == 0
+    for stage in ("clip", "prior", "decoder", "first_upsampler"):
+        assert (run / stage / "curves.png").exists()

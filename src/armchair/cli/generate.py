@@ -118,15 +118,10 @@ def _file_name(prompts: list[str], number: int, options: GenerateOptions) -> str
 def _prompts(options: GenerateOptions) -> list[str]:
     prompts = []
     for prompt in options.prompts:
-        prompts += _lines(sys.stdin.read()) if prompt == "-" else [prompt]
+        prompts += _lines(sys.stdin.read, "standard input") if prompt == "-" else [prompt]
     if options.prompts_file is not None:
-        try:
-            prompts += _lines(options.prompts_file.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"prompts_file {options.prompts_file} cannot be read ({error})",
-                hint="give a text file in UTF-8 with a prompt on each line",
-            ) from error
+        path = options.prompts_file
+        prompts += _lines(lambda: path.read_text("utf-8"), f"prompts_file {path}")
     if len(prompts) > _MAX_PROMPTS:
         hint = "draw them in parts"
         expected = f"at most {_MAX_PROMPTS:,}"
@@ -134,7 +129,12 @@ def _prompts(options: GenerateOptions) -> list[str]:
     return prompts
 
 
-def _lines(text: str) -> list[str]:
+def _lines(read: Callable[[], str], source: str) -> list[str]:
+    try:
+        text = read().removeprefix("\ufeff")  # a byte-order mark
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "give text in UTF-8 with a prompt on each line"
+        raise UsageError(f"{source} cannot be read ({error})", hint=hint) from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 
@@ -26,9 +26,9 @@ def run(words: Sequence[str]) -> None:
 
     from armchair.core.errors import UsageError
     from armchair.training.plots import plot_metrics
+    from armchair.training.run import Stage
 
-    stages = ("autoencoder", "transformer", "clip")
-    folders = [options.run, *(options.run / stage for stage in stages)]
+    folders = [options.run, *(options.run / stage for stage in get_args(Stage))]
     found = [folder for folder in folders if (folder / "metrics.jsonl").exists()]
     if not found:
         hint = "give the folder that `armchair train` was given as --out"

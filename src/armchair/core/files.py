@@ -74,7 +74,7 @@ def output_error(path: Path, error: OSError) -> OutputError:
         errno.ENOTDIR: "a part of this path is a file, not a folder",
         errno.EEXIST: "a file stands where a folder is needed",
         errno.EISDIR: "a folder stands where a file is needed",
-    }.get(error.errno or 0)
+    }.get(error.errno or 0, "choose another place to write to")
     return OutputError(f"cannot write {path} ({error.strerror or error})", hint=hint)
 
 

@@ -91,6 +91,11 @@ class FolderPictures:
         self.rejections = list(rejections)
         self._captions = list(captions)
 
+    @property
+    def rejected(self) -> str:
+        """How many pictures were left out when the folder was scanned, and why."""
+        return _count(self.rejections, len(self) + len(self.rejections))
+
     @classmethod
     def scan(
         cls,
@@ -219,12 +224,14 @@ def _require_enough(
         raise DataError(f"{path} holds no pictures", hint=hint)
     if num_usable and 2 * len(rejections) <= total:
         return
+    hint = f"{rejected} lists each with its reason" if rejected else None
+    raise DataError(f"{path}: {_count(rejections, total)}", hint=hint)
+
+
+def _count(rejections: Sequence[Rejection], total: int) -> str:
     reasons = Counter(rejection.reason for rejection in rejections).most_common(_NUM_REASONS)
     shown = ", ".join(f"{reason} ({count})" for reason, count in reasons)
-    hint = f"{rejected} lists each with its reason" if rejected else None
-    raise DataError(
-        f"{path}: {len(rejections)} of {total} pictures cannot be used: {shown}", hint=hint
-    )
+    return f"{len(rejections)} of {total} pictures cannot be used: {shown}"
 
 
 def _hash_fraction(name: str) -> float:

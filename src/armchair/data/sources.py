@@ -6,6 +6,7 @@ train, validation = open_data(DataConfig(source="folder:~/pictures"), image_size
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def open_data(
     image_size: int,
     rejected: Path | None = None,
     decoded: Path | None = None,
+    message: Callable[[str], None] = lambda text: None,
     on_progress: Progress | None = None,
 ) -> tuple[CaptionedPictures, CaptionedPictures]:
     """Open a data set.
@@ -55,6 +57,7 @@ def open_data(
         image_size: The side that pictures are trained at, in pixels.
         rejected: Where to list the pictures of a folder that cannot be used.
         decoded: Where to remember the files of a folder that were decoded to check them.
+        message: Told how many pictures of a folder cannot be used, if any.
         on_progress: Called as the pictures of a folder are checked.
 
     Returns:
@@ -77,6 +80,8 @@ def open_data(
         pictures = FolderPictures.scan(
             folder, rejected=rejected, decoded=decoded, on_progress=on_progress
         )
+        if pictures.rejections:
+            message(f"{folder.path}: {pictures.rejected}; {rejected} lists each with its reason")
         return pictures.split()
     raise UsageError(
         "data", got=config.source, expected='"scenes" or "folder:PATH"', hint="try --data scenes"

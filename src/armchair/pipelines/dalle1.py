@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from armchair.core.config import to_dict
-from armchair.core.errors import ConfigError
+from armchair.core.errors import BundleError, ConfigError
 from armchair.core.images import to_pil
 from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
 from armchair.models.autoencoders.interface import ImageTokenizer
@@ -26,7 +26,7 @@ from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImag
 from armchair.pipelines.bundle import Bundle, load_weights, read_config, write_bundle
 from armchair.pipelines.drawing import Drawing, Progress
 from armchair.sampling.tokens import sample
-from armchair.text.tokenizer import Tokenizer
+from armchair.text.tokenizer import Tokenizer, TokenizerConfig
 
 KIND = "dalle1"
 
@@ -74,6 +74,30 @@ def build_autoencoder(config: DiscreteVAEConfig | VQVAEConfig) -> ImageTokenizer
     return DiscreteVAE(config) if isinstance(config, DiscreteVAEConfig) else VQVAE(config)
 
 
+def check_fit(
+    tokenizer: TokenizerConfig,
+    autoencoder: DiscreteVAEConfig | VQVAEConfig,
+    transformer: TextToImageConfig,
+) -> None:
+    """Refuse parts that do not speak of the same tokens.
+
+    Raises:
+        ConfigError: The transformer has other text tokens or positions than the tokenizer, or other
+            codes or another grid than the autoencoder.
+    """
+    wanted = {
+        "text_vocab_size": ("tokenizer.vocab_size", tokenizer.vocab_size),
+        "text_length": ("tokenizer.context_length", tokenizer.context_length),
+        "image_vocab_size": ("autoencoder.codebook_size", autoencoder.codebook_size),
+        "grid_size": ("the autoencoder's grid", autoencoder.grid_size),
+    }
+    for name, (source, value) in wanted.items():
+        got = getattr(transformer, name)
+        if got != value:
+            expected = f"{value}, as {source}"
+            raise ConfigError(f"transformer.{name}", got=got, expected=expected)
+
+
 class DALLE1(Drawing[SamplingSettings]):
     """A whole DALL·E 1.
 
@@ -110,6 +134,11 @@ class DALLE1(Drawing[SamplingSettings]):
         config = read_config(bundle, KIND, _BundleConfig)
         first, second = config.autoencoder, config.transformer
         tokenizer = Tokenizer.load(bundle.path / "tokenizer.json")
+        try:
+            check_fit(tokenizer.config, first, second)
+        except ConfigError as error:
+            reason = str(error).partition("\n")[0]
+            raise BundleError(f"{bundle.path}: its files do not fit together: {reason}") from error
         autoencoder = load_weights(
             bundle,
             "autoencoder",

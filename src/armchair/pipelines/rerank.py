@@ -1,6 +1,6 @@
 """Draw many pictures of a prompt and keep those that CLIP finds the best fitting.
 
-Source: "Zero-Shot Text-to-Image Generation", arXiv 2102.12092, section 2.5: 512 candidates.
+Source: "Zero-Shot Text-to-Image Generation", arXiv 2102.12092, section 2.6: 512 candidates.
 """
 
 from __future__ import annotations

@@ -107,7 +107,10 @@ def scenes() -> DALLE1Recipe:
 def scenes_vqvae() -> DALLE1Recipe:
     """The shipped recipe with a VQ-VAE for its first stage, for comparison.
 
-    Command: armchair train scenes-vqvae --stage autoencoder --out RUN (after --stage tokenizer)
+    Command: armchair train scenes-vqvae --stage autoencoder --out RUN
+    Hardware: 2 CPU cores.
+    Time: as that of scenes.
+    Scores to expect: benchmarks/autoencoders.py measures both.
     """
     recipe = scenes()
     shared = (field.name for field in dataclasses.fields(AutoencoderConfig))

@@ -8,6 +8,7 @@ A checkpoint is a folder that appears under its name only once it is complete:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -25,9 +26,11 @@ from armchair.core.errors import CheckpointError
 from armchair.core.files import output_error, sha256, sync_folder, write_json
 from armchair.core.tensors import save_tensors
 
-FORMAT = 1
+FORMAT = 2
+_WITHOUT_DIGEST = 1  # an older format, whose manifest nothing vouches for
 _STATE = "state.safetensors"
 _MANIFEST = "manifest.json"
+_DIGEST = "manifest_sha256"
 _UNFINISHED = ".writing-"
 
 
@@ -60,7 +63,8 @@ def save_checkpoint(folder: Path, images_seen: int, checkpoint: Checkpoint, *, k
         _remove_leftovers(folder)
         temporary = folder / f"{_UNFINISHED}{target.name}"
         temporary.mkdir()
-        _write(temporary, checkpoint)
+        about = {**checkpoint.about, "images_seen": images_seen}
+        _write(temporary, Checkpoint(checkpoint.tensors, about))
         if target.exists():
             target.rename(temporary.with_name(f"{temporary.name}-replaced"))
         temporary.rename(target)
@@ -79,8 +83,14 @@ def save_checkpoint(folder: Path, images_seen: int, checkpoint: Checkpoint, *, k
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
     save_tensors(folder / _STATE, checkpoint.tensors)
-    digest = sha256(folder / _STATE)
-    write_json(folder / _MANIFEST, {"format": FORMAT, "sha256": digest, **checkpoint.about})
+    about = {"format": FORMAT, "sha256": sha256(folder / _STATE), **checkpoint.about}
+    write_json(folder / _MANIFEST, {**about, _DIGEST: _digest(about)})
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    """The checksum of all of a manifest but itself."""
+    rest = {name: value for name, value in manifest.items() if name != _DIGEST}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -103,8 +113,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        formats = (FORMAT, _WITHOUT_DIGEST)
+        if not isinstance(manifest, dict) or manifest.get("format") not in formats:
             raise CheckpointError(f"{path / _MANIFEST}", got=manifest, expected=f"format {FORMAT}")
+        if manifest["format"] == FORMAT and manifest.get(_DIGEST) != _digest(manifest):
+            raise CheckpointError(f"{path / _MANIFEST} was altered")
+        if manifest.get("images_seen") != int(path.name):
+            got, expected = manifest.get("images_seen"), f"{int(path.name)}, as its name says"
+            raise CheckpointError(f"{path / _MANIFEST}: images_seen", got=got, expected=expected)
         found = sha256(path / _STATE)
         if found != manifest.get("sha256"):
             raise CheckpointError(

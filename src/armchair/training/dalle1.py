@@ -33,7 +33,7 @@ from armchair.models.autoencoders.interface import ImageTokenizer
 from armchair.models.autoencoders.vqvae import VQVAEConfig
 from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
 from armchair.pipelines.bundle import find_bundle, open_bundle
-from armchair.pipelines.dalle1 import DALLE1, build_autoencoder
+from armchair.pipelines.dalle1 import DALLE1, build_autoencoder, check_fit
 from armchair.text.tokenizer import TokenizerConfig
 from armchair.training.checkpoint import list_checkpoints
 from armchair.training.examples import (
@@ -122,19 +122,7 @@ class DALLE1Recipe:
                 expected=f"the loss of a {type(self.autoencoder).__name__}",
             )
         check_wordings(self.wordings)
-        wanted = {
-            "text_vocab_size": ("tokenizer.vocab_size", self.tokenizer.vocab_size),
-            "text_length": ("tokenizer.context_length", self.tokenizer.context_length),
-            "image_vocab_size": ("autoencoder.codebook_size", self.autoencoder.codebook_size),
-            "grid_size": ("the autoencoder's grid", self.autoencoder.grid_size),
-        }
-        for name, (source, value) in wanted.items():
-            if getattr(self.transformer, name) != value:
-                raise ConfigError(
-                    f"transformer.{name}",
-                    got=getattr(self.transformer, name),
-                    expected=f"{value}, as {source}",
-                )
+        check_fit(self.tokenizer, self.autoencoder, self.transformer)
 
 
 class DALLE1Run(Run[DALLE1Recipe]):

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +109,7 @@ def train(
     *,
     identity: dict[str, Any],
     observer: Observer,
+    completed: Callable[[Any], Any] = lambda config: config,
 ) -> None:
     """Train to the end; the model is left with its averaged parameters.
 
@@ -120,6 +121,7 @@ def train(
         identity: JSON data that goes into each checkpoint (config, version, commit, seed). A
             checkpoint of another "config" is refused.
         observer: Told of progress.
+        completed: Gives the "config" of an older checkpoint what it did not have then.
 
     Raises:
         TrainingError: The loss is not finite.
@@ -129,7 +131,7 @@ def train(
     """
     prepare_for_training()
     run = _Run(objective, examples, config, folder, identity, observer)
-    run.resume()
+    run.resume(completed)
     observer.start(run.images_seen, config.num_images)
     try:
         with _interruptions() as interrupted:
@@ -249,8 +251,8 @@ class _Run:
                     f"{name} at update {self.updates} ({self.images_seen:,} pictures seen)",
                     got=number,
                     expected="a finite number",
-                    hint="lower the learning rate, or use --precision fp32; the newest checkpoint "
-                    "is from before",
+                    hint="lower the learning rate, or use --precision fp32, and remove "
+                    f"{self.folder.parent} to begin this stage anew",
                 )
             self.sums[name] += number * share
 
@@ -298,15 +300,16 @@ class _Run:
         keep = self.config.keep_checkpoints
         return save_checkpoint(self.folder, self.images_seen, checkpoint, keep=keep)
 
-    def resume(self) -> None:
+    def resume(self, completed: Callable[[Any], Any]) -> None:
         checkpoint = load_newest(self.folder, self.observer.message)
         if checkpoint is None:
             return
         about = checkpoint.about
-        if about.get("config") != self.identity.get("config"):
+        if completed(about.get("config")) != self.identity.get("config"):
             raise CheckpointError(
                 f"{self.folder} belongs to a run with another configuration",
-                hint="choose another --out, or start with the same options as before",
+                hint="choose another --out, start with the same options as before, or remove "
+                f"{self.folder.parent} to begin this stage anew",
             )
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
         for name, tensor in checkpoint.tensors.items():

@@ -48,7 +48,12 @@ from armchair.data.types import CaptionedPictures
 from armchair.pipelines.bundle import Bundle, open_bundle
 from armchair.pipelines.card import model_card
 from armchair.text.tokenizer import Tokenizer, TokenizerConfig
-from armchair.training.checkpoint import Checkpoint, load_newest, save_checkpoint
+from armchair.training.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    load_newest,
+    save_checkpoint,
+)
 from armchair.training.examples import Wordings, cut_captions
 from armchair.training.loop import Interrupted, TrainingConfig, train
 from armchair.training.objective import Objective
@@ -202,6 +207,7 @@ class Run(ABC, Generic[AnyRecipe]):
                 image_size=self.image_size,
                 rejected=self.folder / "rejected.jsonl",
                 decoded=self.folder / "decoded.json",
+                message=self.message,
                 on_progress=on_progress,
             )
         return self._data
@@ -314,6 +320,7 @@ class Run(ABC, Generic[AnyRecipe]):
             config,
             folder / "checkpoints",
             identity={**self._identity(), "config": self._settings(stage), **about},
+            completed=self._completed,
             observer=self.observe(stage, folder),
         )
         return folder
@@ -403,9 +410,9 @@ class Run(ABC, Generic[AnyRecipe]):
     def _begin(self, stage: Stage) -> None:
         """Record what decides a stage, or check that it and those before it began the same way."""
         path = self.folder / "recipe.json"
-        begun = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        begun = _read_begun(path)
         for name in self.stages[: self.stages.index(stage) + 1]:
-            if name not in begun:
+            if name not in begun or not self._has_left(name):
                 continue
             difference = first_difference(self._completed(begun[name]), self._settings(name))
             if difference:
@@ -414,12 +421,26 @@ class Run(ABC, Generic[AnyRecipe]):
                     f"the stage {name} of {self.folder} began under other settings: {field}",
                     got=now,
                     expected=repr(before),
-                    hint="choose another --out, or give the same options as before",
+                    hint="choose another --out, give the same options as before, or remove "
+                    f"{self._result(name)} to begin this stage anew",
                 )
         write_json(path, {**begun, stage: self._settings(stage)})
 
-    def _completed(self, begun: dict[str, Any]) -> dict[str, Any]:
+    def _result(self, stage: Stage) -> Path:
+        return self.folder / ("tokenizer.json" if stage == "tokenizer" else stage)
+
+    def _has_left(self, stage: Stage) -> bool:
+        """Whether a stage has come to a result, or to a part of one that it would go on with."""
+        result = self._result(stage)
+        if stage == "tokenizer":
+            return result.exists()
+        notes = (result / "about.json", result / "manifest.json")
+        return bool(list_checkpoints(result / "checkpoints")) or any(n.exists() for n in notes)
+
+    def _completed(self, begun: Any) -> Any:
         """What a stage began under, with the defaults of fields that recipes did not have then."""
+        if not isinstance(begun, dict):
+            return begun
         try:
             recipe = from_dict(type(self.recipe), {**to_dict(self.recipe), **begun})
         except UsageError:  # of another shape: the caller says where it differs
@@ -471,6 +492,20 @@ def check_source(
             f"{folder} was made with another {source} than the run now has",
             hint="remove this folder to start this stage anew",
         )
+
+
+def _read_begun(path: Path) -> dict[str, Any]:
+    """For each stage that has begun the fields that decide it."""
+    try:
+        begun = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        begun = None
+    if not isinstance(begun, dict) or not all(isinstance(of, dict) for of in begun.values()):
+        hint = "remove it and give the same options as before; checkpoints know theirs"
+        raise CheckpointError(f"{path} is damaged", hint=hint)
+    return begun
 
 
 @contextmanager
