@@ -24,10 +24,10 @@ def scenes() -> DALLE1Recipe:
 
     Command: armchair train scenes --out RUN
     Hardware: 2 cores of an AMD EPYC with AVX512-BF16.
-    Time: 30 minutes for the autoencoder, 6 for the codes, 105 for the transformer.
-    Scores to expect: reconstructions of 27.8 dB, 95% of them read right, and all 1,024 codes in
-        use; 0.48 bits a code; everything as the prompt says in 97% for seen pairs, 94% for
-        held-out pairs, and 88% for two objects (benchmarks/results/dalle1-scenes.json).
+    Time: 42 minutes for the autoencoder, 6 for the codes, 90 for the transformer.
+    Scores to expect: reconstructions of 29.4 dB, 99.7% of them read right, and all 1,024 codes
+        in use; 0.48 bits a code; everything as the prompt says in 98% for seen pairs, 96%
+        for held-out pairs, and 99% for two objects (benchmarks/results/dalle1-scenes.json).
     """
     return DALLE1Recipe(
         name="scenes",
