@@ -20,7 +20,7 @@ from PIL import Image
 from armchair.core.images import contact_sheet
 from armchair.data.scenes import Scenes, ScenesConfig
 from armchair.pipelines import load
-from armchair.pipelines.bundle import shipped_bundles
+from armchair.pipelines.bundle_search import shipped_bundles
 from armchair.pipelines.dalle1 import DALLE1
 
 FOLDER = Path(__file__).parent / "figures"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from armchair.cli.main import main
 from armchair.core.config import to_dict
-from armchair.pipelines.bundle import add_to_bundle, open_bundle
+from armchair.pipelines.bundle import open_bundle, record_scores
 from armchair.pipelines.dalle1 import SamplingSettings
 from armchair.sampling.tokens import sample
 
@@ -63,7 +63,7 @@ def test_settings_that_are_not_given_are_the_models_own(
 ) -> None:
     bundle = open_bundle(tiny_bundle)
     own = to_dict(SamplingSettings(temperature=0.5, top_k=3, guidance_scale=2.0))
-    add_to_bundle(bundle, {}, card="", config={**bundle.manifest["config"], "sampling": own})
+    record_scores(bundle, "{}", card="", config={**bundle.manifest["config"], "sampling": own})
     assert generate(tiny_bundle, tmp_path / "out", "a mug", "--top-k", "4") == 0
     used = {"temperature": 0.5, "top_k": 4, "top_p": None, "guidance_scale": 2.0}
     assert {name: calls[0][name] for name in used} == used
@@ -111,7 +111,7 @@ def test_a_mistyped_path_is_not_looked_for_on_the_network(
     def fetch(repository: str) -> Path:
         raise AssertionError(repository)
 
-    monkeypatch.setattr("armchair.pipelines.bundle._fetch", fetch)
+    monkeypatch.setattr("armchair.pipelines.bundle_search._fetch", fetch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     assert generate("runs/tny", tmp_path / "out", "a mug") == 2

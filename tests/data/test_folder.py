@@ -349,6 +349,28 @@ def test_picture_that_vanished_is_named(tmp_path: Path) -> None:
         pictures.pixels(1)
 
 
+def test_another_picture_or_caption_is_another_fingerprint(tmp_path: Path) -> None:
+    def fingerprint() -> str:
+        return scan(tmp_path).fingerprint()
+
+    add_picture(tmp_path / "a.png", "an apple")
+    add_picture(tmp_path / "b.png", "a pear")
+    found = [fingerprint()]
+    (tmp_path / "b.png").touch()
+    assert fingerprint() == found[0]
+    (tmp_path / "b.txt").write_text("a green pear")
+    found.append(fingerprint())
+    add_picture(tmp_path / "c.png", "a plum")
+    found.append(fingerprint())
+    Image.effect_noise((50, 50), 50).save(tmp_path / "c.png")
+    found.append(fingerprint())
+    assert len(set(found)) == 4
+    scanned = scan(tmp_path)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataError, match=r"a\.png cannot be read"):
+        scanned.fingerprint()
+
+
 def test_pictures_travel_to_data_workers(tmp_path: Path) -> None:
     add_good(tmp_path)
     copy = pickle.loads(pickle.dumps(scan(tmp_path)))

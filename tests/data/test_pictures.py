@@ -103,6 +103,27 @@ def test_grey_becomes_three_channels(mode: str, colour: int, grey: int) -> None:
     assert (pixels == grey).all()
 
 
+def test_16_bit_colours_and_alpha_become_8_bit() -> None:
+    for kind, samples in ((2, [257 * v for v in RED]), (6, [257 * v for v in RED] + [65_535])):
+        pixels = decode_picture(png_16_bit(kind, samples))
+        assert pixels[0, 0].tolist() == list(RED)
+    assert decode_picture(png_16_bit(6, [0, 0, 0, 0]))[0, 0].tolist() == WHITE
+    assert decode_picture(png_16_bit(4, [257 * 77, 65_535]))[0, 0].tolist() == [77] * 3
+
+
+def png_16_bit(kind: int, samples: list[int]) -> bytes:
+    """One pixel, as Pillow does not write it: grey or colours of 16 bits, with or without alpha."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + checksum
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, kind, 0, 0, 0)
+    row = b"\0" + struct.pack(f">{len(samples)}H", *samples)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
 def test_16_bit_grey_is_scaled_not_clipped() -> None:
     ramp = np.linspace(0, 65_535, 256).astype(np.uint16)[None]
     for format in ("PNG", "TIFF", "PPM"):

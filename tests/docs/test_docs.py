@@ -15,7 +15,7 @@ from armchair.cli.options import read_options
 from armchair.cli.train import TrainOptions
 from armchair.models.autoencoders.vqvae import VQVAE, VQVAEConfig
 from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
-from armchair.pipelines.bundle import shipped_bundles
+from armchair.pipelines.bundle_search import shipped_bundles
 from armchair.pipelines.dalle1 import DALLE1
 from armchair.recipes import build_recipe
 from armchair.text.tokenizer import Tokenizer, TokenizerConfig

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -14,13 +15,8 @@ import torch
 
 from armchair.core.errors import BundleError, OutputError, UnknownNameError, UsageError
 from armchair.pipelines import load
-from armchair.pipelines.bundle import (
-    EVALUATION,
-    MANIFEST,
-    add_to_bundle,
-    find_bundle,
-    open_bundle,
-)
+from armchair.pipelines.bundle import EVALUATION, MANIFEST, open_bundle, record_scores
+from armchair.pipelines.bundle_search import find_bundle
 from armchair.pipelines.dalle1 import DALLE1
 
 
@@ -150,10 +146,31 @@ def test_an_unknown_name_is_an_error() -> None:
 def test_scores_can_be_added(tiny_bundle: Path) -> None:
     assert open_bundle(tiny_bundle).evaluation is None
     bundle = open_bundle(tiny_bundle)
-    add_to_bundle(bundle, {EVALUATION: '{"seen": 1}'}, card="# new card")
+    record_scores(bundle, '{"seen": 1}', card="# new card")
     again = open_bundle(tiny_bundle)
     assert again.evaluation == {"seen": 1}
     assert (tiny_bundle / "README.md").read_text() == "# new card"
+
+
+@pytest.mark.parametrize("writes", range(6))
+def test_a_bundle_is_whole_wherever_recording_its_scores_stops(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    record_scores(open_bundle(tiny_bundle), '{"seen": 1}', card="# once\n")
+    before, left = Path.replace, [None] * writes
+
+    def replace(path: Path, target: Path) -> Path:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return before(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with contextlib.suppress(KeyboardInterrupt):
+            record_scores(open_bundle(tiny_bundle), '{"seen": 2}', card="# twice\n")
+    scores = [{"seen": 1}] * 2 + [None] * 3 + [{"seen": 2}]
+    assert open_bundle(tiny_bundle).evaluation == scores[writes]
 
 
 @contextmanager
@@ -182,9 +199,8 @@ def test_a_bundle_takes_the_place_of_another_with_its_scores(
     tiny_model: DALLE1, tiny_bundle: Path
 ) -> None:
     fresh = {path.name for path in tiny_bundle.iterdir()}
-    scored = {EVALUATION: '{"seen": 1}', "more.txt": "more"}
-    add_to_bundle(open_bundle(tiny_bundle), scored, card="# scored\n")
-    assert {path.name for path in open_bundle(tiny_bundle).path.iterdir()} == fresh | set(scored)
+    record_scores(open_bundle(tiny_bundle), '{"seen": 1}', card="# scored\n")
+    assert {path.name for path in open_bundle(tiny_bundle).path.iterdir()} == fresh | {EVALUATION}
     tiny_model.save(tiny_bundle, about={}, card="# tiny\n")
     assert {path.name for path in tiny_bundle.iterdir()} == fresh
     again = open_bundle(tiny_bundle)
@@ -201,10 +217,34 @@ def test_what_a_killed_process_left_behind_is_removed(
     assert open_bundle(tiny_bundle).manifest["about"] == {}
 
 
+def test_a_repository_is_read_from_the_cache_of_the_hub(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its files are links there, and nothing goes over the network."""
+    from huggingface_hub import constants
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--owner--avocados"
+    snapshot = repository / "snapshots" / commit
+    for folder in (snapshot, repository / "blobs", repository / "refs"):
+        folder.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    for path in tiny_bundle.iterdir():
+        path.rename(repository / "blobs" / path.name)
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    bundle = open_bundle(find_bundle("owner/avocados"))
+    assert bundle.name == "avocados"
+    assert load("owner/avocados", device="cpu").image_size == 64
+    with pytest.raises(BundleError, match="owner/pears could not be fetched"):
+        find_bundle("owner/pears")
+
+
 def test_a_repository_is_fetched_where_no_folder_can_be_meant(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("armchair.pipelines.bundle._fetch", Path)
+    monkeypatch.setattr("armchair.pipelines.bundle_search._fetch", Path)
     monkeypatch.chdir(tmp_path)
     assert find_bundle("owner/name") == Path("owner/name")
     (tmp_path / "owner").mkdir()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from armchair.pipelines import DRAWING, load
-from armchair.pipelines.bundle import SHIPPED, open_bundle, shipped_bundles
+from armchair.pipelines.bundle import open_bundle
+from armchair.pipelines.bundle_search import SHIPPED, shipped_bundles
 
 FOLDERS = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
 MOST_MEGABYTES = {"dalle1": 40, "dalle2": 25, "clip": 15}
@@ -33,3 +34,11 @@ def test_it_draws(name: str) -> None:
     size = model.image_size
     assert picture.size == (size, size)
     assert np.asarray(picture).std() > 8  # no blank
+
+
+def test_a_picture_does_not_depend_on_how_many_are_drawn() -> None:
+    model = load("dalle1-scenes", device="cpu")
+    prompt = "an armchair in the shape of an avocado"
+    (alone,) = model.generate(prompt, seed=0)
+    together = model.generate(prompt, count=3, seed=0)
+    assert np.array_equal(np.asarray(together[0]), np.asarray(alone))

@@ -25,7 +25,7 @@ from armchair.training.checkpoint import list_checkpoints, load_checkpoint
 from armchair.training.clip import CLIPRecipe, CLIPRun
 from armchair.training.loop import Interrupted
 from armchair.training.objectives.contrastive import ContrastiveLossConfig
-from armchair.training.run import Stage, with_training
+from armchair.training.recipe import Stage, with_training
 
 COMMAND = "armchair train toy --out somewhere"
 

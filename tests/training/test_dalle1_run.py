@@ -18,6 +18,8 @@ import pytest
 import torch
 import toys
 from PIL import Image
+from toy_recipes import dalle1_recipe as recipe
+from toy_recipes import transformer
 
 from armchair.core.config import to_dict
 from armchair.core.errors import CheckpointError, ConfigError, DataError, UsageError
@@ -28,8 +30,6 @@ from armchair.data.code_store import CodeStore
 from armchair.data.scenes import Scenes, ScenesConfig
 from armchair.data.sources import DataConfig
 from armchair.models.autoencoders.convolutional import AutoencoderConfig
-from armchair.models.autoencoders.dvae import DiscreteVAEConfig
-from armchair.models.sequence.text_to_image import TextToImageConfig
 from armchair.pipelines import load
 from armchair.pipelines.bundle import EVALUATION, MANIFEST, open_bundle
 from armchair.pipelines.dalle1 import DALLE1, SamplingSettings
@@ -44,9 +44,8 @@ from armchair.training.checkpoint import (
 from armchair.training.dalle1 import DALLE1Recipe, DALLE1Run
 from armchair.training.examples import CaptionedCodes, view
 from armchair.training.loop import Interrupted
-from armchair.training.objectives.discrete_vae import DiscreteVAELossConfig
 from armchair.training.objectives.text_to_image import TextToImageLossConfig
-from armchair.training.run import Stage
+from armchair.training.recipe import Stage
 
 NUM_IMAGES = toys.config().num_images
 COMMAND = "armchair train toy --out somewhere"
@@ -57,47 +56,6 @@ def _small_shards() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "SHARD_SIZE", 8)
         yield
-
-
-def recipe(**changes: Any) -> DALLE1Recipe:
-    """Twenty pictures, twenty updates a stage; with all that draws at random in the second."""
-    training = toys.config()
-    muon = dataclasses.replace(training.optimizer, hidden_matrices="muon")
-    fields: dict[str, Any] = {
-        "name": "toy",
-        "data": DataConfig(num_pictures=20, num_validation=4),
-        "tokenizer": TokenizerConfig(vocab_size=280, context_length=128, dropout=0.1),
-        "autoencoder": DiscreteVAEConfig(
-            image_size=32,
-            codebook_size=8,
-            codebook_dim=4,
-            width=8,
-            num_groups=2,
-            blocks_per_group=1,
-            patch_size=4,
-            logits="distance",
-        ),
-        "autoencoder_loss": DiscreteVAELossConfig(commitment_weight=0.1),
-        "autoencoder_training": training,
-        "augment": False,
-        "transformer": transformer(128, codebook_size=8),
-        "transformer_loss": TextToImageLossConfig(condition_dropout=0.3),
-        "transformer_training": dataclasses.replace(training, optimizer=muon),
-        "wordings": Schedule.of(0.5, (0.5, 1.0, "step")),
-    }
-    return DALLE1Recipe(**{**fields, **changes})
-
-
-def transformer(text_length: int, *, codebook_size: int) -> TextToImageConfig:
-    return TextToImageConfig(
-        text_vocab_size=280,
-        text_length=text_length,
-        image_vocab_size=codebook_size,
-        grid_size=4,
-        dim=16,
-        num_layers=2,
-        num_heads=2,
-    )
 
 
 class Watch:
@@ -472,11 +430,49 @@ def test_a_share_of_wordings_out_of_range_is_refused(share: float) -> None:
         recipe(wordings=Schedule.of(share))
 
 
-def test_captions_that_are_cut_are_counted(tmp_path: Path) -> None:
-    short = recipe(
+def test_pictures_that_changed_since_a_stage_began_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    scenes = Scenes(ScenesConfig(num_pictures=21, size=48))
+
+    def add(index: int) -> None:
+        Image.fromarray(scenes.pixels(index)).save(folder / f"{index:02d}.png")
+        (folder / f"{index:02d}.txt").write_text("\n".join(scenes.captions(index)[:2]))
+
+    for index in range(20):
+        add(index)
+    chosen = recipe(data=DataConfig(source=f"folder:{folder}"))
+    run = tmp_path / "run"
+    walk(run, chosen, stage="tokenizer")
+    with pytest.raises(Interrupted):
+        walk(run, chosen, watch=Watch({"autoencoder": {80: press}}), stage="autoencoder")
+    add(20)
+    with pytest.raises(CheckpointError, match="a run on other pictures or captions"):
+        walk(run, chosen)
+    for suffix in (".png", ".txt"):
+        (folder / f"20{suffix}").unlink()
+    walk(run, chosen)
+
+
+def test_captions_that_are_too_long_are_refused(tmp_path: Path) -> None:
+    expected = "160 of 160 captions \\(100.0%\\) are longer than 8 tokens; the longest has"
+    with pytest.raises(DataError, match=expected) as caught:
+        walk(tmp_path, short_text())
+    assert "--truncate" in str(caught.value)
+    assert not (tmp_path / "tokenizer.json").exists()
+    walk(tmp_path, short_text(truncate=True), stage="tokenizer")
+
+
+def short_text(**changes: Any) -> DALLE1Recipe:
+    return recipe(
         tokenizer=TokenizerConfig(vocab_size=280, context_length=8, dropout=0.1),
         transformer=transformer(8, codebook_size=8),
+        **changes,
     )
+
+
+def test_captions_that_are_cut_are_counted(tmp_path: Path) -> None:
+    short = short_text(truncate=True)
     watch = Watch()
     walk(tmp_path, short, watch=watch, stage="tokenizer")
     [message] = watch.messages

@@ -31,7 +31,8 @@ from armchair.models.priors.one_step import OneStepPriorConfig
 from armchair.models.text_stream import TextStreamConfig
 from armchair.models.unet import UNetConfig
 from armchair.pipelines import load
-from armchair.pipelines.bundle import SHIPPED, open_bundle
+from armchair.pipelines.bundle import open_bundle
+from armchair.pipelines.bundle_search import SHIPPED
 from armchair.pipelines.clip import CLIP
 from armchair.pipelines.dalle2 import DALLE2
 from armchair.pipelines.dalle2_config import DALLE2SamplingConfig
@@ -42,12 +43,13 @@ from armchair.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from armchair.training.dalle2 import DALLE2Recipe, DALLE2Run
+from armchair.training.dalle2 import DALLE2Run
+from armchair.training.dalle2_recipe import DALLE2Recipe
 from armchair.training.loop import Interrupted
 from armchair.training.objectives.contrastive import ContrastiveLossConfig
 from armchair.training.objectives.diffusion import DiffusionLossConfig
 from armchair.training.objectives.prior import OneStepPriorLossConfig, PriorLossConfig
-from armchair.training.run import Stage, with_training
+from armchair.training.recipe import Stage, with_training
 
 COMMAND = "armchair train toy --out somewhere"
 TRAINING = toys.config(num_images=32)  # four updates

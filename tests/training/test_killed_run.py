@@ -1,5 +1,6 @@
 """A run that is killed again and again ends where an unbroken one does, byte for byte."""
 
+import contextlib
 import json
 import os
 import random
@@ -30,10 +31,10 @@ class Runner:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
 
-    def start(self, folder: Path) -> int:
+    def start(self, kind: str, folder: Path) -> int:
         """The id of a process that trains in `folder`."""
         assert self.process.stdin is not None
-        print(folder, file=self.process.stdin, flush=True)
+        print(kind, folder, file=self.process.stdin, flush=True)
         return int(self._line())
 
     def status(self) -> int:
@@ -69,14 +70,14 @@ def kill_after(folder: Path, process: int, count: int, delay: float) -> None:
 
 def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path, runner: Runner) -> None:
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    runner.start(unbroken)
+    runner.start("loop", unbroken)
     assert runner.status() == 0
     moments = []
     for _ in range(3):
         moments.append((random.randint(1, 8), random.uniform(0, 0.03)))
-        kill_after(broken, runner.start(broken), *moments[-1])
+        kill_after(broken, runner.start("loop", broken), *moments[-1])
         assert runner.status() == signal.SIGKILL, moments
-    runner.start(broken)
+    runner.start("loop", broken)
     assert runner.status() == 0, moments
 
     names = [
@@ -99,3 +100,42 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path, runner: Ru
     assert len(set(logged[1])) == len(logged[1])
     pictures = [sorted(path.name for path in run.glob("*.png")) for run in (unbroken, broken)]
     assert pictures[0] == pictures[1], moments
+
+
+def test_a_run_that_is_killed_in_each_stage_ends_where_an_unbroken_one_does(
+    tmp_path: Path, runner: Runner
+) -> None:
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    runner.start("run", unbroken)
+    assert runner.status() == 0
+    moments = {}
+    for name in (
+        "recipe.json",
+        "tokenizer.json",
+        "autoencoder/checkpoints",
+        "codes/00001.npy",
+        "transformer/checkpoints",
+        "bundle",
+    ):
+        process, deadline = runner.start("run", broken), time.monotonic() + PATIENCE
+        while not (broken / name).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        moments[name] = random.uniform(0, 0.03)
+        time.sleep(moments[name])
+        with contextlib.suppress(ProcessLookupError):  # it may have come to its end
+            os.kill(process, signal.SIGKILL)
+        runner.status()
+    runner.start("run", broken)
+    assert runner.status() == 0, moments
+
+    files = [
+        {
+            str(path.relative_to(run)): path.read_bytes()
+            for path in run.rglob("*")
+            if path.suffix in (".safetensors", ".npy", ".jsonl") or path.name == "tokenizer.json"
+        }
+        for run in (unbroken, broken)
+    ]
+    assert files[0].keys() == files[1].keys(), moments
+    assert all(files[1][name] == content for name, content in files[0].items()), moments

@@ -54,7 +54,8 @@ def run(words: Sequence[str]) -> None:
 
     from armchair.core.files import finite_or_null, make_folder, write_text
     from armchair.evaluation.candidates import plot_candidates
-    from armchair.pipelines.bundle import EVALUATION, add_to_bundle, find_bundle, open_bundle
+    from armchair.pipelines.bundle import open_bundle, record_scores
+    from armchair.pipelines.bundle_search import find_bundle
     from armchair.pipelines.card import with_scores
 
     bundle = open_bundle(find_bundle(options.model))
@@ -75,8 +76,7 @@ def run(words: Sequence[str]) -> None:
         write_text(options.json, text + "\n")
     if options.record:
         built_from = {**bundle.manifest["config"], **changes}
-        files = {EVALUATION: text + "\n"}
-        add_to_bundle(bundle, files, card=with_scores(card, scores), config=built_from)
+        record_scores(bundle, text + "\n", card=with_scores(card, scores), config=built_from)
     if options.pictures is not None and "candidates" in scores:
         plot_candidates(scores["candidates"], options.pictures / "candidates.png")
 

@@ -27,7 +27,8 @@ def run(words: Sequence[str]) -> None:
 
     import json
 
-    from armchair.pipelines.bundle import find_bundle, open_bundle
+    from armchair.pipelines.bundle import open_bundle
+    from armchair.pipelines.bundle_search import find_bundle
 
     bundle = open_bundle(find_bundle(options.model))
     if options.json:

@@ -25,7 +25,8 @@ def run(words: Sequence[str]) -> None:
     options = read_options(ModelsOptions, words, verb="models")
 
     from armchair.core.errors import BundleError, UsageError
-    from armchair.pipelines.bundle import SHIPPED, bundles_below, open_bundle, shipped_bundles
+    from armchair.pipelines.bundle import open_bundle
+    from armchair.pipelines.bundle_search import SHIPPED, bundles_below, shipped_bundles
 
     paths = [SHIPPED / name for name in shipped_bundles()]
     for folder in options.folders:

@@ -26,7 +26,7 @@ def run(words: Sequence[str]) -> None:
 
     from armchair.core.errors import UsageError
     from armchair.training.plots import plot_metrics
-    from armchair.training.run import Stage
+    from armchair.training.recipe import Stage
 
     folders = [options.run, *(options.run / stage for stage in get_args(Stage))]
     found = [folder for folder in folders if (folder / "metrics.jsonl").exists()]

@@ -17,7 +17,8 @@ from armchair.core.errors import UsageError
 from armchair.recipes import RECIPES, build_recipe
 from armchair.training.clip import CLIPRecipe, CLIPRun
 from armchair.training.dalle1 import DALLE1Recipe, DALLE1Run
-from armchair.training.dalle2 import DALLE2Recipe, DALLE2Run
+from armchair.training.dalle2 import DALLE2Run
+from armchair.training.dalle2_recipe import DALLE2Recipe
 from armchair.training.observers import (
     MetricsFile,
     Observer,
@@ -26,7 +27,8 @@ from armchair.training.observers import (
     TensorBoard,
     WeightsAndBiases,
 )
-from armchair.training.run import Run, Stage, with_training
+from armchair.training.recipe import Stage, with_training
+from armchair.training.run import Run
 
 _RUNS: dict[type, tuple[type[Run[Any]], str]] = {
     DALLE1Recipe: (DALLE1Run, 'draw from it: armchair generate "…" --model {}'),
@@ -106,7 +108,7 @@ def run(words: Sequence[str]) -> None:
     )
     if recipe.data.source != "scenes":
         with progress_bar("checking pictures", "pictures") as advance:
-            walk.open_data(advance)
+            walk.data.open(advance)
     result = walk.run(options.stage)
     console.print(f"done: {result}")
     if options.stage in (None, "bundle"):

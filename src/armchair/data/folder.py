@@ -165,6 +165,23 @@ class FolderPictures:
         """The captions, at least one; each is a wording of its own."""
         return list(self._captions[index])
 
+    def fingerprint(self) -> str:
+        """A hash of the pictures' names, their sizes in bytes, and their captions.
+
+        Raises:
+            DataError: A file was removed since the folder was scanned.
+        """
+        digest = hashlib.sha256()
+        for name, captions in zip(self.names, self._captions, strict=True):
+            try:
+                size = (self.config.path / name).stat().st_size
+            except OSError as error:
+                message = f"{self.config.path / name} cannot be read ({error.strerror})"
+                hint = "it was fine when the folder was scanned"
+                raise DataError(message, hint=hint) from error
+            digest.update(json.dumps([name, size, captions]).encode() + b"\n")
+        return digest.hexdigest()
+
     def split(self) -> tuple[FolderPictures, FolderPictures]:
         """Part the pictures into training and validation by a hash of their names.
 

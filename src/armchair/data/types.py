@@ -23,3 +23,7 @@ class CaptionedPictures(Protocol):
     def captions(self, index: int) -> list[str]:
         """At least one caption; several are different wordings for the same picture."""
         ...
+
+    def fingerprint(self) -> str:
+        """What tells these pictures and captions from others; the same in any process."""
+        ...

@@ -7,7 +7,8 @@ from typing import Any
 
 from armchair.core.device import resolve_device
 from armchair.core.errors import BundleError, UsageError
-from armchair.pipelines.bundle import find_bundle, open_bundle
+from armchair.pipelines.bundle import open_bundle
+from armchair.pipelines.bundle_search import find_bundle
 from armchair.pipelines.clip import CLIP
 from armchair.pipelines.dalle1 import DALLE1
 from armchair.pipelines.dalle2 import DALLE2

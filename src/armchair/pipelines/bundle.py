@@ -6,8 +6,7 @@
     *.safetensors            weights, as float16
     evaluation.json          scores, once measured
 
-The same layout is read from a local path, from the models that ship with the package, and from a
-Hugging Face repository. Nothing in it is ever unpickled.
+Nothing in it is ever unpickled. Where bundles are found says `armchair.pipelines.bundle_search`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from armchair.core.config import from_dict
-from armchair.core.errors import BundleError, UnknownNameError, UsageError
+from armchair.core.errors import BundleError, UsageError
 from armchair.core.files import (
     make_folder,
     output_error,
@@ -39,11 +38,12 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 CARD = "README.md"
 EVALUATION = "evaluation.json"
-SHIPPED = Path(__file__).parent.parent / "bundles"
+MAX_MANIFEST_BYTES = 4 << 20
 
-_MAX_MANIFEST_BYTES = 4 << 20
+_AGAIN = "copy or download the bundle again"
+_FOREIGN = "the files are of different models, or a newer armchair wrote them: upgrade"
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"}
-_IGNORED = {MANIFEST, CARD, ".gitattributes", ".cache", ".git", ".huggingface"}
+_IGNORED = {MANIFEST, CARD, EVALUATION, ".gitattributes", ".cache", ".git", ".huggingface"}
 
 Model = TypeVar("Model", bound=nn.Module)
 Config = TypeVar("Config")
@@ -98,43 +98,6 @@ class Bundle:
         return sum(path.stat().st_size for path in paths if path.is_file())
 
 
-def find_bundle(name: str) -> Path:
-    """Where a bundle is.
-
-    Args:
-        name: A local folder, a shipped model, or a Hugging Face repository "owner/name".
-
-    Raises:
-        UsageError: There is none of this name.
-        BundleError: The repository cannot be fetched.
-    """
-    path = Path(name).expanduser()
-    if (path / MANIFEST).exists() or path.is_dir():
-        return path
-    if name in shipped_bundles():
-        return SHIPPED / name
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        if path.parent.is_dir():
-            raise UsageError(
-                "model",
-                got=name,
-                expected="a folder that is there",
-                hint=f"`armchair models {path.parent}` lists the models in it",
-            )
-        return _fetch(name)
-    raise UnknownNameError("model", name, shipped_bundles())
-
-
-def shipped_bundles() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST}"))
-
-
-def bundles_below(folder: Path) -> list[Path]:
-    """The bundles in a folder and its subfolders, damaged ones too."""
-    return sorted(path.parent for path in folder.rglob(MANIFEST) if _is_of_a_bundle(path))
-
-
 def open_bundle(path: Path) -> Bundle:
     """Read a bundle's manifest and check every file against it.
 
@@ -145,9 +108,7 @@ def open_bundle(path: Path) -> Bundle:
     try:
         _check_files(path, manifest["files"])
     except OSError as error:
-        raise BundleError(
-            f"{path} cannot be read ({error})", hint="copy or download the bundle again"
-        ) from error
+        raise BundleError(f"{path} cannot be read ({error})", hint=_AGAIN) from error
     return Bundle(_name(path), path, manifest)
 
 
@@ -176,12 +137,12 @@ def _check_files(path: Path, files: dict[str, dict[str, Any]]) -> None:
     for name, expected in files.items():
         file = path / name
         if not file.is_file():
-            raise BundleError(f"{file} is missing", hint="copy or download the bundle again")
+            raise BundleError(f"{file} is missing", hint=_AGAIN)
         if file.stat().st_size != expected["bytes"] or sha256(file) != expected["sha256"]:
             _refuse_pickle(file)
             raise BundleError(
                 f"{file} is not what the manifest says: it was altered or cut short",
-                hint="copy or download the bundle again",
+                hint=_AGAIN,
             )
 
 
@@ -230,12 +191,27 @@ def write_bundle(
     return _seal(folder, manifest, names, card)
 
 
-def add_to_bundle(bundle: Bundle, texts: dict[str, str], *, card: str, **changes: Any) -> Bundle:
-    """Add or replace text files of a bundle, and top-level entries of its manifest."""
-    for name, text in texts.items():
-        write_text(bundle.path / name, text)
-    names = sorted({*bundle.manifest["files"], *texts})
-    return _seal(bundle.path, {**bundle.manifest, **changes}, names, card)
+def record_scores(
+    bundle: Bundle, scores: str, *, card: str, config: dict[str, Any] | None = None
+) -> Bundle:
+    """Write what was measured of a bundle into it.
+
+    A process that is killed leaves a whole bundle, without scores at worst.
+
+    Args:
+        bundle: The bundle.
+        scores: The contents of evaluation.json.
+        card: The model card with them.
+        config: What its models are built from, if that was measured too.
+
+    Raises:
+        OutputError: The disk is full or read-only.
+    """
+    manifest = {**bundle.manifest, "config": config or bundle.manifest["config"]}
+    names = sorted({*manifest["files"]} - {EVALUATION})
+    _seal(bundle.path, manifest, names, card)
+    write_text(bundle.path / EVALUATION, scores)
+    return _seal(bundle.path, manifest, [*names, EVALUATION], card)
 
 
 def read_config(bundle: Bundle, kind: str, config: type[Config]) -> Config:
@@ -250,12 +226,13 @@ def read_config(bundle: Bundle, kind: str, config: type[Config]) -> Config:
         BundleError: The bundle is of another kind, or its configurations are not such.
     """
     if bundle.kind != kind:
-        raise BundleError(f"{bundle.path}: kind", got=bundle.kind, expected=kind)
+        hint = f"`armchair info {bundle.path}` tells what it is for"
+        raise BundleError(f"{bundle.path}: kind", got=bundle.kind, expected=kind, hint=hint)
     try:
         return from_dict(config, bundle.manifest["config"])
     except UsageError as error:
         reason = str(error).partition("\n")[0]
-        raise BundleError(f"{bundle.path}: {reason}") from error
+        raise BundleError(f"{bundle.path}: {reason}", hint=_FOREIGN) from error
 
 
 def load_weights(
@@ -280,12 +257,13 @@ def load_weights(
     try:
         state = load_file(path)
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error})") from error
+        raise BundleError(f"{path} cannot be read ({error})", hint=_AGAIN) from error
     except SafetensorError as error:
         _refuse_pickle(path)
-        raise BundleError(f"{path} is no safetensors file ({error})") from error
+        raise BundleError(f"{path} is no safetensors file ({error})", hint=_AGAIN) from error
     if num_layers > len(state):
-        raise BundleError(misfit, got=f"{len(state)} tensors", expected=f"{num_layers} layers")
+        got, expected = f"{len(state)} tensors", f"{num_layers} layers"
+        raise BundleError(misfit, got=got, expected=expected, hint=_FOREIGN)
     try:
         with torch.device("meta"):
             model = build()
@@ -294,7 +272,7 @@ def load_weights(
         model.load_state_dict(state, assign=True)
     except (RuntimeError, TypeError) as error:  # TypeError: a size of more than 64 bits
         reason = " ".join(str(error).split())[:300]
-        raise BundleError(f"{misfit}: {reason}") from error
+        raise BundleError(f"{misfit}: {reason}", hint=_FOREIGN) from error
     return model
 
 
@@ -335,19 +313,10 @@ def _half(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float16) if tensor.is_floating_point() else tensor
 
 
-def _is_of_a_bundle(manifest: Path) -> bool:
-    try:
-        if not manifest.is_file() or manifest.stat().st_size > _MAX_MANIFEST_BYTES:
-            return False
-        return FORMAT.encode() in manifest.read_bytes()
-    except OSError:
-        return False
-
-
 def _read_manifest(path: Path) -> dict[str, Any]:
     hint = "a bundle is a folder that `armchair train` writes"
     try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise BundleError(f"{path} is too large for a manifest", hint=hint)
         manifest = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -373,7 +342,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     for key, kind in (("kind", str), ("config", dict), ("about", dict)):
         well_formed = well_formed and isinstance(manifest.get(key), kind)
     if not well_formed:
-        raise BundleError(f"{path} is damaged", hint="copy or download the bundle again")
+        raise BundleError(f"{path} is damaged", hint=_AGAIN)
     return manifest
 
 
@@ -386,17 +355,3 @@ def _refuse_pickle(path: Path) -> None:
             expected="a safetensors file",
             hint="do not trust where it came from",
         )
-
-
-def _fetch(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.md"]
-    try:
-        return Path(snapshot_download(repository, allow_patterns=patterns))
-    except Exception as error:  # the hub's client raises many kinds, none of them ours
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise BundleError(
-            f"the repository {repository} could not be fetched ({reason})",
-            hint="check its name and the network, or give a local folder",
-        ) from error

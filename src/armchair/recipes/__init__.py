@@ -20,7 +20,7 @@ from armchair.recipes.dalle2_scenes import (
 )
 from armchair.training.clip import CLIPRecipe
 from armchair.training.dalle1 import DALLE1Recipe
-from armchair.training.dalle2 import DALLE2Recipe
+from armchair.training.dalle2_recipe import DALLE2Recipe
 
 RECIPES: dict[str, Callable[[], DALLE1Recipe | CLIPRecipe | DALLE2Recipe]] = {
     "scenes": scenes,

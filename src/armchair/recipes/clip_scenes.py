@@ -75,10 +75,9 @@ def clip_scenes_tiny() -> CLIPRecipe:
         name="clip-scenes-tiny",
         description="A toy: every stage of a CLIP in a minute.",
         data=DataConfig(source="scenes", num_pictures=2000, num_validation=64),
-        tokenizer=TokenizerConfig(vocab_size=320, context_length=48, dropout=0.0),
         clip=dataclasses.replace(
             recipe.clip, image_size=32, patch_size=8, image_dim=64, image_layers=2, image_heads=2,
-            text_vocab_size=320, text_length=48, text_dim=64, text_layers=2, text_heads=2,
+            text_dim=64, text_layers=2, text_heads=2,
             embedding_dim=64,
         ),
         clip_training=dataclasses.replace(

@@ -138,14 +138,13 @@ def scenes_tiny() -> DALLE1Recipe:
         name="scenes-tiny",
         description="A toy: every stage in a minute and a half.",
         data=DataConfig(source="scenes", num_pictures=2000, num_validation=64),
-        tokenizer=TokenizerConfig(vocab_size=320, context_length=48, dropout=0.1),
         autoencoder=dataclasses.replace(
             recipe.autoencoder, image_size=32, codebook_size=64, codebook_dim=32, width=32,
             num_groups=2,
         ),
         autoencoder_training=_short(recipe.autoencoder_training, num_images=16_000),
         transformer=TextToImageConfig(
-            text_vocab_size=320, text_length=48, image_vocab_size=64, grid_size=8,
+            text_vocab_size=512, text_length=40, image_vocab_size=64, grid_size=8,
             dim=96, num_layers=4, num_heads=4,
         ),
         transformer_training=_short(recipe.transformer_training, num_images=16_000),

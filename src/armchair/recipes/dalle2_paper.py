@@ -11,7 +11,7 @@ from armchair.models.text_stream import TextStreamConfig
 from armchair.models.unet import UNetConfig
 from armchair.pipelines.dalle2_config import DALLE2SamplingConfig
 from armchair.text.tokenizer import TokenizerConfig
-from armchair.training.dalle2 import DALLE2Recipe
+from armchair.training.dalle2_recipe import DALLE2Recipe
 from armchair.training.loop import TrainingConfig
 from armchair.training.objectives.contrastive import ContrastiveLossConfig
 from armchair.training.objectives.diffusion import DiffusionLossConfig

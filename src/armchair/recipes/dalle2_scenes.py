@@ -13,7 +13,7 @@ from armchair.models.unet import UNetConfig
 from armchair.pipelines.dalle2_config import DALLE2SamplingConfig
 from armchair.recipes.clip_scenes import clip_scenes, clip_scenes_tiny
 from armchair.text.tokenizer import TokenizerConfig
-from armchair.training.dalle2 import DALLE2Recipe
+from armchair.training.dalle2_recipe import DALLE2Recipe
 from armchair.training.loop import TrainingConfig
 from armchair.training.objectives.diffusion import DiffusionLossConfig
 from armchair.training.objectives.prior import PriorLossConfig

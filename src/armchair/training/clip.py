@@ -24,7 +24,8 @@ from armchair.text.tokenizer import TokenizerConfig
 from armchair.training.examples import CaptionedImages, check_wordings
 from armchair.training.loop import TrainingConfig
 from armchair.training.objectives.contrastive import ContrastiveLossConfig, ContrastiveObjective
-from armchair.training.run import Run, Stage, seeded
+from armchair.training.recipe import Stage
+from armchair.training.run import Run, seeded
 
 _CLIP = ("data", "tokenizer", "clip", "clip_loss", "clip_training", "augment", "wordings")
 _DECIDED_BY: Mapping[Stage, tuple[str, ...]] = {
@@ -43,6 +44,7 @@ class CLIPRecipe:
         description: What the model card says of the model.
         data: The pictures.
         tokenizer: How captions become tokens.
+        truncate: Cut captions that are longer than the tokenizer's text, instead of refusing them.
         clip: The model's shape.
         clip_loss: How its loss is computed.
         clip_training: How it is trained; its batches are the negatives.
@@ -55,6 +57,7 @@ class CLIPRecipe:
     description: str = ""
     data: DataConfig
     tokenizer: TokenizerConfig
+    truncate: bool = False
     clip: CLIPConfig
     clip_loss: ContrastiveLossConfig
     clip_training: TrainingConfig
@@ -112,11 +115,11 @@ def clip_lesson(
     objective = ContrastiveObjective(
         model.to(run.device),
         loss,
-        images=run.validation_images(config.image_size),
+        images=run.data.validation_images(config.image_size),
         text=run.validation_text,
     )
     examples = CaptionedImages(
-        run.pictures,
+        run.data.pictures,
         run.wordings(training),
         size=config.image_size,
         seed=training.seed,

@@ -32,7 +32,8 @@ from armchair.models.autoencoders.dvae import DiscreteVAEConfig
 from armchair.models.autoencoders.interface import ImageTokenizer
 from armchair.models.autoencoders.vqvae import VQVAEConfig
 from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
-from armchair.pipelines.bundle import find_bundle, open_bundle
+from armchair.pipelines.bundle import open_bundle
+from armchair.pipelines.bundle_search import find_bundle
 from armchair.pipelines.dalle1 import DALLE1, build_autoencoder, check_fit
 from armchair.text.tokenizer import TokenizerConfig
 from armchair.training.checkpoint import list_checkpoints
@@ -50,7 +51,9 @@ from armchair.training.objectives.text_to_image import (
     TextToImageObjective,
 )
 from armchair.training.objectives.vqvae import VQVAELossConfig
-from armchair.training.run import Run, Stage, check_source, seeded
+from armchair.training.recipe import Stage
+from armchair.training.run import Run, seeded
+from armchair.training.run_record import check_source
 
 _AUTOENCODER = (
     "data",
@@ -85,6 +88,7 @@ class DALLE1Recipe:
         description: What the model card says of the model.
         data: The pictures.
         tokenizer: How captions become tokens.
+        truncate: Cut captions that are longer than the tokenizer's text, instead of refusing them.
         autoencoder: The first stage's shape: a discrete VAE, or a VQ-VAE.
         autoencoder_loss: Its loss, of the same kind.
         autoencoder_training: How it is trained.
@@ -103,6 +107,7 @@ class DALLE1Recipe:
     description: str = ""
     data: DataConfig
     tokenizer: TokenizerConfig
+    truncate: bool = False
     autoencoder: DiscreteVAEConfig | VQVAEConfig
     autoencoder_loss: DiscreteVAELossConfig | VQVAELossConfig
     autoencoder_training: TrainingConfig
@@ -143,10 +148,10 @@ class DALLE1Run(Run[DALLE1Recipe]):
             return self._take_autoencoder(recipe.autoencoder_from)
         model = seeded(recipe.autoencoder_training.seed, self._build_autoencoder)
         objective = autoencoder_objective(
-            model, self.validation_images(self.image_size), recipe.autoencoder_loss
+            model, self.data.validation_images(self.image_size), recipe.autoencoder_loss
         )
         examples = PictureExamples(
-            self.pictures,
+            self.data.pictures,
             size=recipe.autoencoder.image_size,
             seed=recipe.autoencoder_training.seed,
             augment=recipe.augment,
@@ -187,7 +192,7 @@ class DALLE1Run(Run[DALLE1Recipe]):
         check_source(self.folder / "codes", codes.about, "autoencoder", checkpoint)
         self._check_begun("transformer", "autoencoder", checkpoint)
         model = seeded(seed, lambda: TextToImageTransformer(recipe.transformer))
-        images = self.validation_images(self.image_size).split(64)
+        images = self.data.validation_images(self.image_size).split(64)
         objective = TextToImageObjective(
             model.to(self.device),
             recipe.transformer_loss,
@@ -231,11 +236,12 @@ class DALLE1Run(Run[DALLE1Recipe]):
     def _encode(self, model: ImageTokenizer, indices: range) -> Encoded:
         """Codes and captions of views: view v of picture i is number v·pictures + i."""
         size, codes, captions = self.recipe.autoencoder.image_size, [], []
+        pictures, seed = self.data.pictures, self.recipe.data.seed
         for start in range(indices.start, indices.stop, 64):
             views = []
             for number in range(start, min(start + 64, indices.stop)):
-                views.append(view(self.pictures, number, size=size, seed=self.recipe.data.seed))
-                captions.append(self.pictures.captions(number % len(self.pictures)))
+                views.append(view(pictures, number, size=size, seed=seed))
+                captions.append(pictures.captions(number % len(pictures)))
             codes.append(self._encode_images(model, to_tensor(np.stack(views))).numpy())
         return np.concatenate(codes), captions
 

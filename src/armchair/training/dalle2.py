@@ -19,7 +19,7 @@ a DDPM no captions either.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,42 +31,39 @@ from armchair.core.config import first_difference, to_dict
 from armchair.core.device import autocast, resolve_precision
 from armchair.core.errors import CheckpointError, ConfigError
 from armchair.core.images import to_tensor
-from armchair.core.schedules import Schedule
 from armchair.data.embedding_store import Embedded, EmbeddingStore, write_embeddings
-from armchair.data.sources import DataConfig, at_size
-from armchair.models.clip import CLIPConfig, CLIPModel
-from armchair.models.priors.autoregressive import AutoregressivePrior, AutoregressivePriorConfig
-from armchair.models.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
-from armchair.models.priors.one_step import OneStepPriorConfig
+from armchair.data.sources import at_size
+from armchair.models.clip import CLIPModel
+from armchair.models.priors.autoregressive import AutoregressivePrior
+from armchair.models.priors.diffusion import DiffusionPrior
 from armchair.models.unet import UNet, UNetConfig
-from armchair.pipelines.bundle import Bundle, find_bundle, open_bundle
+from armchair.pipelines.bundle import Bundle, open_bundle
+from armchair.pipelines.bundle_search import find_bundle
 from armchair.pipelines.clip import CLIP
 from armchair.pipelines.dalle2 import DALLE2
 from armchair.pipelines.dalle2_config import (
     UPSAMPLERS,
-    DALLE2Config,
-    DALLE2SamplingConfig,
     Prior,
     build_prior,
 )
 from armchair.sampling.diffusion import DiffusionSampling, measure_errors
-from armchair.text.tokenizer import Tokenizer, TokenizerConfig
+from armchair.text.tokenizer import Tokenizer
 from armchair.training.checkpoint import list_checkpoints
-from armchair.training.clip import check_clip_training, clip_lesson
-from armchair.training.examples import EmbeddedCaptions, Views, check_wordings, view
+from armchair.training.clip import clip_lesson
+from armchair.training.dalle2_recipe import PARTS, DALLE2Recipe, fields_of
+from armchair.training.examples import EmbeddedCaptions, Views, view
 from armchair.training.loop import TrainingConfig
 from armchair.training.objectives import prior_objective
-from armchair.training.objectives.contrastive import ContrastiveLossConfig
-from armchair.training.objectives.diffusion import DiffusionLossConfig, DiffusionObjective
-from armchair.training.objectives.prior import OneStepPriorLossConfig, PriorLossConfig
-from armchair.training.run import Run, Stage, check_source, seeded
+from armchair.training.objectives.diffusion import DiffusionObjective
+from armchair.training.recipe import Stage
+from armchair.training.run import Run, seeded
+from armchair.training.run_record import check_source
 
 _FITTED = 20_000  # pictures whose embeddings scales and codes are fitted to
 _MEASURED = 512  # pairs that the best variance of a prior's steps is measured on
 _ENLARGED = 64  # validation pictures of an upsampler
 _BATCH_SIZE = 64  # pictures embedded at once
 
-_PARTS = ("clip", "prior", "decoder", *UPSAMPLERS)
 _CLIP = (
     "data",
     "tokenizer",
@@ -77,117 +74,16 @@ _CLIP = (
     "augment",
     "wordings",
 )
-
-
-def _of(part: str) -> tuple[str, ...]:
-    return (part, f"{part}_loss", f"{part}_training")
-
-
 _DECIDED_BY: Mapping[Stage, tuple[str, ...]] = {
     "tokenizer": ("data", "tokenizer", "clip_from"),
     "clip": _CLIP,
     "embeddings": _CLIP,
-    "prior": _CLIP + _of("prior"),
-    "decoder": _CLIP + _of("decoder"),
-    "first_upsampler": ("data", *_of("first_upsampler")),
-    "second_upsampler": ("data", *_of("second_upsampler")),
-    "bundle": (*_CLIP, *(name for part in _PARTS[1:] for name in _of(part)), "sampling"),
+    "prior": _CLIP + fields_of("prior"),
+    "decoder": _CLIP + fields_of("decoder"),
+    "first_upsampler": ("data", *fields_of("first_upsampler")),
+    "second_upsampler": ("data", *fields_of("second_upsampler")),
+    "bundle": (*_CLIP, *(name for part in PARTS[1:] for name in fields_of(part)), "sampling"),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class DALLE2Recipe:
-    """Everything that decides what a run makes; a part that is None is left out.
-
-    Attributes:
-        name: The recipe's name.
-        description: What the model card says of the model.
-        data: The pictures.
-        tokenizer: How captions become tokens; None if nothing reads captions.
-        clip: The CLIP's shape.
-        clip_loss: How its loss is computed.
-        clip_training: How it is trained; its batches are the negatives.
-        augment: Crop and shrink its pictures at random.
-        clip_from: A bundle whose CLIP is taken as it is, with its tokenizer, by name or path,
-            instead of training one; `clip` and `tokenizer` then say the same as the bundle.
-        prior: The prior's shape, of one of three kinds.
-        prior_loss: Its loss, of the same kind.
-        prior_training: How it is trained.
-        decoder: The decoder's shape.
-        decoder_loss: Its loss.
-        decoder_training: How it is trained.
-        first_upsampler: The shape of what enlarges its pictures.
-        first_upsampler_loss: Its loss.
-        first_upsampler_training: How it is trained.
-        second_upsampler: The shape of what enlarges those again.
-        second_upsampler_loss: Its loss.
-        second_upsampler_training: How it is trained.
-        sampling: How the model draws where it is told nothing else.
-        wordings: Share of each picture's captions, from the first on, that CLIP, prior and decoder
-            are trained with, as a function of the progress of each.
-    """
-
-    name: str
-    description: str = ""
-    data: DataConfig
-    tokenizer: TokenizerConfig | None = None
-    clip: CLIPConfig | None = None
-    clip_loss: ContrastiveLossConfig | None = None
-    clip_training: TrainingConfig | None = None
-    augment: bool = False
-    clip_from: str | None = None
-    prior: DiffusionPriorConfig | AutoregressivePriorConfig | OneStepPriorConfig | None = None
-    prior_loss: PriorLossConfig | OneStepPriorLossConfig | None = None
-    prior_training: TrainingConfig | None = None
-    decoder: UNetConfig
-    decoder_loss: DiffusionLossConfig
-    decoder_training: TrainingConfig
-    first_upsampler: UNetConfig | None = None
-    first_upsampler_loss: DiffusionLossConfig | None = None
-    first_upsampler_training: TrainingConfig | None = None
-    second_upsampler: UNetConfig | None = None
-    second_upsampler_loss: DiffusionLossConfig | None = None
-    second_upsampler_training: TrainingConfig | None = None
-    sampling: DALLE2SamplingConfig
-    wordings: Schedule = Schedule.of(1.0)
-
-    def __post_init__(self) -> None:
-        check_wordings(self.wordings)
-        for part in _PARTS:
-            for name in _of(part)[1:]:
-                if (getattr(self, name) is None) != (getattr(self, part) is None):
-                    state = "None" if getattr(self, part) is None else "one"
-                    expected = f"{state}, as for {part}"
-                    raise ConfigError(name, got=getattr(self, name), expected=expected)
-        if self.clip_from is not None and self.clip is None:
-            raise ConfigError("clip_from", got=self.clip_from, expected="None without a clip")
-        if self.clip_training is not None:
-            check_clip_training(self.clip_training)
-        in_one_step = isinstance(self.prior, OneStepPriorConfig)
-        if in_one_step != isinstance(self.prior_loss, OneStepPriorLossConfig):
-            got, kind = type(self.prior_loss).__name__, type(self.prior).__name__
-            raise ConfigError("prior_loss", got=got, expected=f"the loss of a {kind}")
-        self.shape.check(self.sampling)
-        text = self.tokenizer
-        found = None if text is None else (text.vocab_size, text.context_length)
-        if found != self.shape.text_shape:
-            expected = f"{self.shape.text_shape} tokens and positions, as the parts have"
-            raise ConfigError("tokenizer", got=found, expected=expected)
-
-    @property
-    def shape(self) -> DALLE2Config:
-        """The shapes of all parts.
-
-        Raises:
-            ConfigError: They do not fit each other.
-        """
-        return DALLE2Config(
-            clip=self.clip,
-            prior=self.prior,
-            decoder=self.decoder,
-            first_upsampler=self.first_upsampler,
-            second_upsampler=self.second_upsampler,
-        )
 
 
 class DALLE2Run(Run[DALLE2Recipe]):
@@ -213,18 +109,17 @@ class DALLE2Run(Run[DALLE2Recipe]):
 
     # Text and CLIP
 
-    def _tokenizer(self) -> Path:
-        path = self.folder / "tokenizer.json"
-        if self.recipe.clip_from is not None and not path.exists():
-            clip, bundle = _given_clip(self.recipe.clip_from)
-            assert isinstance(clip.tokenizer, Tokenizer)
-            config = to_dict(clip.tokenizer.config)
-            if difference := first_difference(config, to_dict(self.recipe.tokenizer)):
-                field, theirs, ours = difference
-                expected = f"{theirs!r}, as in the bundle {bundle.name}"
-                raise ConfigError(f"tokenizer.{field}", got=ours, expected=expected)
-            clip.tokenizer.save(path)
-        return super()._tokenizer()
+    def _make_tokenizer(self) -> Tokenizer:
+        if self.recipe.clip_from is None:
+            return super()._make_tokenizer()
+        clip, bundle = _given_clip(self.recipe.clip_from)
+        assert isinstance(clip.tokenizer, Tokenizer)
+        config = to_dict(clip.tokenizer.config)
+        if difference := first_difference(config, to_dict(self.recipe.tokenizer)):
+            field, theirs, ours = difference
+            expected = f"{theirs!r}, as in the bundle {bundle.name}"
+            raise ConfigError(f"tokenizer.{field}", got=ours, expected=expected)
+        return clip.tokenizer
 
     def _clip(self) -> Path:
         recipe = self.recipe
@@ -278,7 +173,7 @@ class DALLE2Run(Run[DALLE2Recipe]):
             model.space.fit(images, texts)
         else:
             model.scale.fit(images)
-        pictures = self.validation_images(clip.config.image_size)
+        pictures = self.data.validation_images(clip.config.image_size)
         validation = {
             "images": pictures,
             "image_embedding": self._embed_images(clip, pictures),
@@ -305,10 +200,10 @@ class DALLE2Run(Run[DALLE2Recipe]):
             clip, checkpoint = self._trained_clip()
             self._check_begun("decoder", "clip", checkpoint)
             told["embeddings"] = self._embedding_store(checkpoint)
-            pictures = self.validation_images(recipe.clip.image_size)
+            pictures = self.data.validation_images(recipe.clip.image_size)
             validation["embedding"] = self._embed_images(clip, pictures)
             about["clip"] = checkpoint["sha256"]
-        validation["images"] = self.validation_images(recipe.decoder.image_size)
+        validation["images"] = self.data.validation_images(recipe.decoder.image_size)
         sampling = recipe.sampling.of_decoder
         return self._train_unet("decoder", told, validation, sampling, about)
 
@@ -321,7 +216,7 @@ class DALLE2Run(Run[DALLE2Recipe]):
     def _upsampler(self, number: int) -> Path:
         stage = UPSAMPLERS[number]
         size = getattr(self.recipe, stage).image_size
-        validation = {"images": self.validation_images(size, _ENLARGED)}
+        validation = {"images": self.data.validation_images(size, _ENLARGED)}
         return self._train_unet(stage, {}, validation, self.recipe.sampling.of_upsampler(number))
 
     def _train_unet(
@@ -341,11 +236,11 @@ class DALLE2Run(Run[DALLE2Recipe]):
             sampling: How previews are drawn.
             about: What its checkpoints say of where it came from.
         """
-        shape, loss, training = (getattr(self.recipe, name) for name in _of(stage))
+        shape, loss, training = (getattr(self.recipe, name) for name in fields_of(stage))
         model = seeded(training.seed, lambda: self._build_unet(shape))
         objective = DiffusionObjective(model, loss, validation=validation, sampling=sampling)
         size = shape.image_size
-        examples = Views(at_size(self.pictures, size), self.recipe.data, size=size, **told)
+        examples = Views(at_size(self.data.pictures, size), self.recipe.data, size=size, **told)
         return self._train(stage, objective, examples, training, **about)
 
     def _bundle(self) -> Path:
@@ -362,7 +257,7 @@ class DALLE2Run(Run[DALLE2Recipe]):
         trained: dict[str, Any] = {}
         for stage in self.stages:
             if stage == "decoder" or stage in UPSAMPLERS:
-                shape, _, training = (getattr(recipe, name) for name in _of(stage))
+                shape, _, training = (getattr(recipe, name) for name in fields_of(stage))
                 model, trained = self._trained(stage, self._build_unet(shape), training)
                 if stage == "decoder" and first:
                     check_source(self.folder / stage, trained, "clip", first)
@@ -409,7 +304,7 @@ class DALLE2Run(Run[DALLE2Recipe]):
     def _embed(self, clip: CLIPModel, indices: range) -> Embedded:
         """Embeddings of views and of their captions; see `view`."""
         size, images, texts = clip.config.image_size, [], []
-        pictures, captions = at_size(self.pictures, size), []
+        pictures, captions = at_size(self.data.pictures, size), []
         for start in range(indices.start, indices.stop, _BATCH_SIZE):
             numbers = range(start, min(start + _BATCH_SIZE, indices.stop))
             seed = self.recipe.data.seed

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from armchair.core.errors import ConfigError
+from armchair.core.errors import ConfigError, DataError
 from armchair.core.images import to_tensor
 from armchair.core.random import numpy_generator
 from armchair.core.schedules import Schedule
@@ -59,8 +59,8 @@ class Wordings:
     """Draws one of a picture's wordings for each position of a run, with its own BPE dropout.
 
     Args:
-        tokenizer: Encodes them, merges left out as its config says; those that are too long are
-            cut.
+        tokenizer: Encodes them, merges left out as its config says; those that are too long, which
+            such merges may make them, are cut.
         seed: Keys the choices.
         share: For a position, the share of a picture's wordings, from the first on, that is drawn
             from, in (0, 1]; at least one, and fractions are rounded up.
@@ -246,14 +246,34 @@ def view(
     return augment_for_transformer(pixels, size, numpy_generator("view", seed, number))
 
 
-def cut_captions(captions: Iterable[str], tokenizer: Tokenizer) -> str | None:
-    """Say how many captions are longer than a tokenizer's text positions; None if none is."""
+def check_captions(captions: Iterable[str], tokenizer: Tokenizer, *, truncate: bool) -> str | None:
+    """Find the captions that are longer than a tokenizer's text.
+
+    Args:
+        captions: The captions.
+        tokenizer: What encodes them.
+        truncate: Whether they may be cut.
+
+    Returns:
+        A warning that says how many there are; None if there are none.
+
+    Raises:
+        DataError: There are some, and they may not be cut.
+    """
     limit = tokenizer.config.context_length
     lengths = np.array([len(tokenizer.encode(caption)) for caption in captions])
-    cut = int((lengths > limit).sum())
-    if not cut:
+    count = int((lengths > limit).sum())
+    if not count:
         return None
-    return (
-        f"{cut:,} of {len(lengths):,} captions ({cut / len(lengths):.1%}) are longer than {limit} "
-        f"tokens and are cut; the longest has {lengths.max():,}"
+    found = (
+        f"{count:,} of {len(lengths):,} captions ({count / len(lengths):.1%}) are longer than "
+        f"{limit} tokens"
+    )
+    longest = f"the longest has {lengths.max():,}"
+    if truncate:
+        return f"{found} and are cut; {longest}"
+    raise DataError(
+        f"{found}; {longest}",
+        hint="cut them with --truncate, or make room: a longer tokenizer.context_length, and the "
+        "same length for the text of what reads it",
     )

@@ -119,7 +119,7 @@ def train(
         config: How long and in what portions.
         folder: Where checkpoints are written, and where a run is taken up again.
         identity: JSON data that goes into each checkpoint (config, version, commit, seed). A
-            checkpoint of another "config" is refused.
+            checkpoint of another "config" is refused, and one that names other "pictures".
         observer: Told of progress.
         completed: Gives the "config" of an older checkpoint what it did not have then.
 
@@ -310,6 +310,12 @@ class _Run:
                 f"{self.folder} belongs to a run with another configuration",
                 hint="choose another --out, start with the same options as before, or remove "
                 f"{self.folder.parent} to begin this stage anew",
+            )
+        pictures = self.identity.get("pictures")
+        if about.get("pictures", pictures) != pictures:
+            raise CheckpointError(
+                f"{self.folder} belongs to a run on other pictures or captions",
+                hint="give it those that it began with, or choose another --out",
             )
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
         for name, tensor in checkpoint.tensors.items():

@@ -13,98 +13,36 @@ with a tokenizer:
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
-from armchair.core.config import first_difference, from_dict, to_dict
-from armchair.core.errors import (
-    BundleError,
-    CheckpointError,
-    ConfigError,
-    DataError,
-    UnknownNameError,
-    UsageError,
-)
-from armchair.core.files import make_folder, output_error, sha256, write_json
-from armchair.core.images import to_tensor
-from armchair.core.provenance import commit, hardware, today, version
+from armchair.core.config import first_difference, to_dict
+from armchair.core.errors import BundleError, ConfigError, UnknownNameError, UsageError
+from armchair.core.files import make_folder, output_error, sha256
+from armchair.core.provenance import hardware, today
 from armchair.core.random import fold
-from armchair.core.schedules import Schedule
-from armchair.data.sources import DataConfig, at_size, open_data
-from armchair.data.transforms import center_crop
-from armchair.data.types import CaptionedPictures
 from armchair.pipelines.bundle import Bundle, open_bundle
 from armchair.pipelines.card import model_card
-from armchair.text.tokenizer import Tokenizer, TokenizerConfig
-from armchair.training.checkpoint import (
-    Checkpoint,
-    list_checkpoints,
-    load_newest,
-    save_checkpoint,
-)
-from armchair.training.examples import Wordings, cut_captions
+from armchair.text.tokenizer import Tokenizer
+from armchair.training.checkpoint import Checkpoint, load_newest, save_checkpoint
+from armchair.training.examples import Wordings, check_captions
 from armchair.training.loop import Interrupted, TrainingConfig, train
 from armchair.training.objective import Objective
 from armchair.training.observers import Observer
-
-Stage = Literal[
-    "tokenizer",
-    "autoencoder",
-    "codes",
-    "transformer",
-    "clip",
-    "embeddings",
-    "prior",
-    "decoder",
-    "first_upsampler",
-    "second_upsampler",
-    "bundle",
-]
-"""The stages of all runs; each run walks some of them."""
+from armchair.training.recipe import AnyRecipe, Stage
+from armchair.training.run_data import RunData
+from armchair.training.run_record import RunRecord, check_source
 
 _SCENES_LICENCE = "Apache-2.0"
-
-
-@runtime_checkable
-class Recipe(Protocol):
-    """What every recipe says."""
-
-    @property
-    def name(self) -> str:
-        """The recipe's name."""
-        ...
-
-    @property
-    def description(self) -> str:
-        """What the model card says of the model."""
-        ...
-
-    @property
-    def data(self) -> DataConfig:
-        """The pictures."""
-        ...
-
-    @property
-    def tokenizer(self) -> TokenizerConfig | None:
-        """How captions become tokens; None where none are read."""
-        ...
-
-    @property
-    def wordings(self) -> Schedule:
-        """Share of each picture's captions, from the first on, as a function of progress."""
-        ...
 
 
 @runtime_checkable
@@ -114,9 +52,6 @@ class Savable(Protocol):
     def save(self, folder: Path, *, about: dict[str, Any], card: str) -> Bundle:
         """Write it; see `write_bundle`."""
         ...
-
-
-AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
 class Run(ABC, Generic[AnyRecipe]):
@@ -133,6 +68,7 @@ class Run(ABC, Generic[AnyRecipe]):
     Attributes:
         decided_by: The stages, first to last, each with the fields of the recipe that decide its
             result.
+        data: The pictures.
 
     Raises:
         OutputError: The folder cannot be written to.
@@ -151,12 +87,15 @@ class Run(ABC, Generic[AnyRecipe]):
         command: str,
     ) -> None:
         self.recipe = recipe
-        self._data: tuple[CaptionedPictures, CaptionedPictures] | None = None
         self.folder = make_folder(folder)
         self.device = device
         self.observe = observe
         self.message = message
         self.command = command
+        self.data = RunData(
+            recipe.data, image_size=self.image_size, folder=self.folder, message=message
+        )
+        self._record = RunRecord(recipe, self.folder, self.decided_by)
 
     @property
     @abstractmethod
@@ -185,7 +124,7 @@ class Run(ABC, Generic[AnyRecipe]):
         result = self.folder
         with _locked(self.folder):
             for name in self.stages if stage is None else (stage,):
-                self._begin(name)
+                self._record.begin(name, self.stages)
                 try:
                     result = getattr(self, f"_{name}")()
                 except KeyboardInterrupt as stop:
@@ -195,47 +134,17 @@ class Run(ABC, Generic[AnyRecipe]):
                     ) from stop
         return result
 
-    # Data
+    # Text
 
-    def open_data(
-        self, on_progress: Callable[[int, int], None] | None = None
-    ) -> tuple[CaptionedPictures, CaptionedPictures]:
-        """Training and validation pictures; a folder's are checked first, with (done, total)."""
-        if self._data is None:
-            self._data = open_data(
-                self.recipe.data,
-                image_size=self.image_size,
-                rejected=self.folder / "rejected.jsonl",
-                decoded=self.folder / "decoded.json",
-                message=self.message,
-                on_progress=on_progress,
-            )
-        return self._data
-
-    @property
-    def pictures(self) -> CaptionedPictures:
-        """The training pictures."""
-        return self.open_data()[0]
-
-    @property
-    def num_validation(self) -> int:
-        """How many pictures are never trained on."""
-        return min(len(self.open_data()[1]), self.recipe.data.num_validation)
-
-    def validation_images(self, size: int, count: int | None = None) -> Float[Tensor, "N 3 H W"]:
-        """Pictures in [-1, 1] that are never trained on: the first `count`, all if not given."""
-        indices = range(min(self.num_validation, count or self.num_validation))
-        if not indices:
-            raise DataError("no pictures are left for validation", hint="add more pictures")
-        pictures = at_size(self.open_data()[1], size)
-        return to_tensor(np.stack([center_crop(pictures.pixels(i), size) for i in indices]))
+    @cached_property
+    def text_tokenizer(self) -> Tokenizer:
+        """The trained tokenizer."""
+        return Tokenizer.load(self._done(self.folder / "tokenizer.json", "tokenizer"))
 
     @cached_property
     def validation_text(self) -> Int64[Tensor, "N T"]:
-        """A caption of each, in tokens; the wordings take turns."""
-        pictures = self.open_data()[1]
-        wordings = [pictures.captions(index) for index in range(self.num_validation)]
-        captions = [words[index % len(words)] for index, words in enumerate(wordings)]
+        """A caption of each picture that is never trained on, in tokens."""
+        captions = self.data.validation_captions()
         return torch.from_numpy(self.text_tokenizer.encode_batch(captions, truncate=True))
 
     def wordings(self, training: TrainingConfig) -> Wordings:
@@ -252,20 +161,16 @@ class Run(ABC, Generic[AnyRecipe]):
     def _tokenizer(self) -> Path:
         path = self.folder / "tokenizer.json"
         if not path.exists():
-            assert self.recipe.tokenizer is not None
-            tokenizer = Tokenizer.train(self._captions(), self.recipe.tokenizer)
-            if warning := cut_captions(self._captions(), tokenizer):
+            tokenizer = self._make_tokenizer()
+            warning = check_captions(self.data.captions(), tokenizer, truncate=self.recipe.truncate)
+            if warning:
                 self.message(f"tokenizer: {warning}")
             tokenizer.save(path)
         return path
 
-    def _captions(self) -> Iterator[str]:
-        return (c for index in range(len(self.pictures)) for c in self.pictures.captions(index))
-
-    @cached_property
-    def text_tokenizer(self) -> Tokenizer:
-        """The trained tokenizer."""
-        return Tokenizer.load(self._done(self.folder / "tokenizer.json", "tokenizer"))
+    def _make_tokenizer(self) -> Tokenizer:
+        assert self.recipe.tokenizer is not None
+        return Tokenizer.train(self.data.captions(), self.recipe.tokenizer)
 
     @abstractmethod
     def _bundle(self) -> Path:
@@ -290,10 +195,10 @@ class Run(ABC, Generic[AnyRecipe]):
         # The program that trained may be older than the one that bundles.
         made_by = {name: trained[name] for name in ("version", "commit")}
         about = {
-            "recipe": {**self._identity(), **made_by},
+            "recipe": {**self._record.identity(), **made_by},
             "description": recipe.description,
             "command": self.command,
-            "pictures": len(self.pictures),
+            "pictures": len(self.data.pictures),
             "made_from": made_from,
             **({"licence": _SCENES_LICENCE} if recipe.data.source == "scenes" else {}),
             **about,
@@ -319,8 +224,13 @@ class Run(ABC, Generic[AnyRecipe]):
             examples,
             config,
             folder / "checkpoints",
-            identity={**self._identity(), "config": self._settings(stage), **about},
-            completed=self._completed,
+            identity={
+                **self._record.identity(),
+                "config": self._record.settings(stage),
+                "pictures": self.data.fingerprint,
+                **about,
+            },
+            completed=self._record.completed,
             observer=self.observe(stage, folder),
         )
         return folder
@@ -333,7 +243,8 @@ class Run(ABC, Generic[AnyRecipe]):
         about: dict[str, Any],
     ) -> Path:
         """Encode each view of each picture once; see `write_shards`."""
-        folder, total = self.folder / stage, len(self.pictures) * self.recipe.data.views
+        about = {**about, "fingerprint": self.data.fingerprint}
+        folder, total = self.folder / stage, len(self.data.pictures) * self.recipe.data.views
         observer = self.observe(stage, folder)
         observer.start(0, total)
         try:
@@ -357,7 +268,7 @@ class Run(ABC, Generic[AnyRecipe]):
                 hint=hint,
             )
         about = {
-            **self._identity(),
+            **self._record.identity(),
             "images_seen": training.num_images,
             "taken_from": {
                 "stage": stage,
@@ -402,110 +313,12 @@ class Run(ABC, Generic[AnyRecipe]):
             f"the stage {stage} of {self.folder} is not done", hint=f"run --stage {stage} first"
         )
 
-    # What decides a run
-
-    def _identity(self) -> dict[str, Any]:
-        return {"config": to_dict(self.recipe), "version": version(), "commit": commit()}
-
-    def _begin(self, stage: Stage) -> None:
-        """Record what decides a stage, or check that it and those before it began the same way."""
-        path = self.folder / "recipe.json"
-        begun = _read_begun(path)
-        for name in self.stages[: self.stages.index(stage) + 1]:
-            if name not in begun or not self._has_left(name):
-                continue
-            difference = first_difference(self._completed(begun[name]), self._settings(name))
-            if difference:
-                field, before, now = difference
-                raise CheckpointError(
-                    f"the stage {name} of {self.folder} began under other settings: {field}",
-                    got=now,
-                    expected=repr(before),
-                    hint="choose another --out, give the same options as before, or remove "
-                    f"{self._result(name)} to begin this stage anew",
-                )
-        write_json(path, {**begun, stage: self._settings(stage)})
-
-    def _result(self, stage: Stage) -> Path:
-        return self.folder / ("tokenizer.json" if stage == "tokenizer" else stage)
-
-    def _has_left(self, stage: Stage) -> bool:
-        """Whether a stage has come to a result, or to a part of one that it would go on with."""
-        result = self._result(stage)
-        if stage == "tokenizer":
-            return result.exists()
-        notes = (result / "about.json", result / "manifest.json")
-        return bool(list_checkpoints(result / "checkpoints")) or any(n.exists() for n in notes)
-
-    def _completed(self, begun: Any) -> Any:
-        """What a stage began under, with the defaults of fields that recipes did not have then."""
-        if not isinstance(begun, dict):
-            return begun
-        try:
-            recipe = from_dict(type(self.recipe), {**to_dict(self.recipe), **begun})
-        except UsageError:  # of another shape: the caller says where it differs
-            return begun
-        config = to_dict(recipe)
-        return {name: config[name] for name in begun}
-
-    def _settings(self, stage: Stage) -> dict[str, Any]:
-        """The fields of the recipe that decide a stage's result."""
-        config = to_dict(self.recipe)
-        return {name: config[name] for name in self.decided_by[stage]}
-
 
 def seeded(seed: int, build: Callable[[], nn.Module]) -> Any:
     """Build a model whose initial parameters are a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fold("initial parameters", seed))
         return build()
-
-
-def with_training(recipe: AnyRecipe, **changes: Any) -> AnyRecipe:
-    """The same recipe with fields of each stage's `TrainingConfig` replaced, such as the seed."""
-    whole: Any = recipe
-    stages = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(whole)}
-    changed = {
-        name: dataclasses.replace(stage, **changes)
-        for name, stage in stages.items()
-        if isinstance(stage, TrainingConfig)
-    }
-    return dataclasses.replace(whole, **changed)
-
-
-def check_source(
-    folder: Path, about: dict[str, Any], source: Stage, checkpoint: dict[str, Any]
-) -> None:
-    """Refuse what was made with another model than a run now has.
-
-    Args:
-        folder: What was made.
-        about: What it says of itself; what does not name its source is taken as it is.
-        source: The stage of the model.
-        checkpoint: What the model's checkpoint says of itself.
-
-    Raises:
-        CheckpointError: It was.
-    """
-    if about.get(source, checkpoint["sha256"]) != checkpoint["sha256"]:
-        raise CheckpointError(
-            f"{folder} was made with another {source} than the run now has",
-            hint="remove this folder to start this stage anew",
-        )
-
-
-def _read_begun(path: Path) -> dict[str, Any]:
-    """For each stage that has begun the fields that decide it."""
-    try:
-        begun = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
-        begun = None
-    if not isinstance(begun, dict) or not all(isinstance(of, dict) for of in begun.values()):
-        hint = "remove it and give the same options as before; checkpoints know theirs"
-        raise CheckpointError(f"{path} is damaged", hint=hint)
-    return begun
 
 
 @contextmanager

@@ -73,3 +73,8 @@ class Scenes:
         """Picture `index` in `num_captions` different wordings."""
         generator = numpy_generator(f"scenes/{self.config.split}/captions", self.config.seed, index)
         return captions(self.scene(index), self.config.num_captions, generator)
+
+    def fingerprint(self) -> str:
+        """What tells these scenes from others; their size does not."""
+        config = self.config
+        return f"{config.split} {config.seed} {config.num_pictures} {config.num_captions}"

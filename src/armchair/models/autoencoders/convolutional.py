@@ -22,6 +22,9 @@ from armchair.nn.residual_convolution import BottleneckBlock, convolution
 STATISTICS = 6  # decoder outputs for each pixel: three means and three log-scales
 
 
+_MAX_GROUPS = 16
+
+
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
     """The shape of the encoder and decoder; the defaults are the paper's.
@@ -66,6 +69,9 @@ class AutoencoderConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(name, got=getattr(self, name), expected="at least 1")
+        if self.num_groups > _MAX_GROUPS:
+            expected = f"at most {_MAX_GROUPS}, as each halves the picture"
+            raise ConfigError("num_groups", got=self.num_groups, expected=expected)
         if self.width < 4 or self.width % 4:
             raise ConfigError("width", got=self.width, expected="a positive multiple of 4")
         if self.image_size < 1 or self.image_size % self.downsampling:
