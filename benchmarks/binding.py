@@ -169,9 +169,9 @@ class Binding:
 def main() -> None:
     """Run the orders that are named, or all, and add what they say to the committed results."""
     path, toy = RESULTS / "binding.json", Binding()
-    done = json.loads(path.read_text("utf-8"))["orders"] if path.exists() else {}
-    for name in sys.argv[1:] or ORDERS:
-        done[name] = toy.run(name)
+    measured = {name: toy.run(name) for name in sys.argv[1:] or ORDERS}
+    before = json.loads(path.read_text("utf-8"))["orders"] if path.exists() else {}
+    done = before | measured  # read now, as another process may have run others meanwhile
     result = {
         "orders": {name: done[name] for name in ORDERS if name in done},
         **provenance(torch.device("cpu")),

@@ -32,7 +32,10 @@ def resolve_device(name: str = "auto") -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise UsageError("device", got=name, expected="auto, cpu, cuda, or cuda:N")
+        expected = "auto, cpu, cuda, or cuda:N"
+        raise UsageError(
+            "device", got=name, expected=expected, hint="auto takes a GPU if there is one"
+        )
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:

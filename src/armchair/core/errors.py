@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 _ABSENT = object()
 _MAX_GOT = 120  # characters of an offending value that a message repeats
@@ -34,10 +34,11 @@ class ArmchairError(Exception):
         field: What the message is about: a field's name, a path, or a whole sentence.
         got: The offending value, shown shortened; left out if not given.
         expected: What would have been accepted.
-        hint: What to do about it.
+        hint: What to do about it; the kind's usual hint if not given.
     """
 
     exit_code = 1
+    usual_hint: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class ArmchairError(Exception):
         expected: str | None = None,
         hint: str | None = None,
     ) -> None:
+        hint = hint or self.usual_hint
         parts = []
         if got is not _ABSENT:
             shown = repr(got)
@@ -100,6 +102,8 @@ class DataError(ArmchairError):
 
 class BundleError(ArmchairError):
     """A model on disk is missing, altered, foreign, or unsafe to read."""
+
+    usual_hint = "copy or download the bundle again"
 
 
 class CheckpointError(ArmchairError):

@@ -21,6 +21,7 @@ from armchair.data.pictures import DECODED_SUFFIXES, OTHER_SUFFIXES
 
 _MAX_SIDECAR_BYTES = 1 << 20
 _METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
+_MEND = "mend this file, or remove it from the folder"
 
 
 @dataclass(frozen=True)
@@ -175,23 +176,24 @@ def _rows(root: Path, name: str) -> Iterator[tuple[int, object]]:
     try:
         path = resolve_inside(root, name)
     except DataError as error:
-        raise DataError(f"{where}: {error}") from error
+        raise DataError(f"{where}: {error}", hint=_MEND) from error
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from _csv_rows(where, file) if path.suffix == ".csv" else _json_rows(file)
     except UnicodeDecodeError as error:
         raise DataError(f"{where} is not UTF-8", hint="save it as UTF-8") from error
     except csv.Error as error:
-        raise DataError(f"{where} cannot be read as CSV ({error})") from error
+        raise DataError(f"{where} cannot be read as CSV ({error})", hint=_MEND) from error
     except OSError as error:
-        raise DataError(f"{where} cannot be opened ({error.strerror})") from error
+        raise DataError(f"{where} cannot be opened ({error.strerror})", hint=_MEND) from error
 
 
 def _csv_rows(where: Path, file: TextIO) -> Iterator[tuple[int, object]]:
     reader = csv.DictReader(file)
     columns = list(reader.fieldnames or [])
     if not {"file_name", "text"} <= set(columns):
-        raise DataError(f"{where}: columns", got=columns, expected="file_name and text")
+        hint = "the first line names the columns, parted by commas"
+        raise DataError(f"{where}: columns", got=columns, expected="file_name and text", hint=hint)
     for row in reader:
         yield reader.line_num, row
 

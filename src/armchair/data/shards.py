@@ -118,7 +118,9 @@ class Shards:
         try:
             manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
             if manifest["format"] != _FORMAT:
-                raise DataError(str(folder), got=manifest["format"], expected=f"format {_FORMAT}")
+                got, expected = manifest["format"], f"format {_FORMAT}"
+                hint = "a newer armchair wrote it: upgrade, or remove it to encode anew"
+                raise DataError(str(folder), got=got, expected=expected, hint=hint)
             self.about: dict[str, Any] = json.loads((folder / _NOTE).read_text("utf-8"))
             checksums = manifest["sha256"]
             for name, expected in checksums.items():
@@ -131,7 +133,8 @@ class Shards:
             self.arrays: list[np.ndarray] = [np.load(folder / n, mmap_mode="r") for n in names]
             self.captions = [_read_captions((folder / n).with_suffix(".jsonl")) for n in names]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{folder} cannot be read ({error})") from error
+            hint = "remove it to encode anew"
+            raise DataError(f"{folder} cannot be read ({error})", hint=hint) from error
 
     def __len__(self) -> int:
         return sum(map(len, self.captions))

@@ -40,7 +40,6 @@ CARD = "README.md"
 EVALUATION = "evaluation.json"
 MAX_MANIFEST_BYTES = 4 << 20
 
-_AGAIN = "copy or download the bundle again"
 _FOREIGN = "the files are of different models, or a newer armchair wrote them: upgrade"
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"}
 _IGNORED = {MANIFEST, CARD, EVALUATION, ".gitattributes", ".cache", ".git", ".huggingface"}
@@ -108,7 +107,7 @@ def open_bundle(path: Path) -> Bundle:
     try:
         _check_files(path, manifest["files"])
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error})", hint=_AGAIN) from error
+        raise BundleError(f"{path} cannot be read ({error})") from error
     return Bundle(_name(path), path, manifest)
 
 
@@ -137,12 +136,11 @@ def _check_files(path: Path, files: dict[str, dict[str, Any]]) -> None:
     for name, expected in files.items():
         file = path / name
         if not file.is_file():
-            raise BundleError(f"{file} is missing", hint=_AGAIN)
+            raise BundleError(f"{file} is missing")
         if file.stat().st_size != expected["bytes"] or sha256(file) != expected["sha256"]:
             _refuse_pickle(file)
             raise BundleError(
                 f"{file} is not what the manifest says: it was altered or cut short",
-                hint=_AGAIN,
             )
 
 
@@ -257,10 +255,10 @@ def load_weights(
     try:
         state = load_file(path)
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error})", hint=_AGAIN) from error
+        raise BundleError(f"{path} cannot be read ({error})") from error
     except SafetensorError as error:
         _refuse_pickle(path)
-        raise BundleError(f"{path} is no safetensors file ({error})", hint=_AGAIN) from error
+        raise BundleError(f"{path} is no safetensors file ({error})") from error
     if num_layers > len(state):
         got, expected = f"{len(state)} tensors", f"{num_layers} layers"
         raise BundleError(misfit, got=got, expected=expected, hint=_FOREIGN)
@@ -342,7 +340,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     for key, kind in (("kind", str), ("config", dict), ("about", dict)):
         well_formed = well_formed and isinstance(manifest.get(key), kind)
     if not well_formed:
-        raise BundleError(f"{path} is damaged", hint=_AGAIN)
+        raise BundleError(f"{path} is damaged")
     return manifest
 
 

@@ -357,7 +357,8 @@ def _painted(mask: Image.Image, size: int) -> Float[Tensor, "1 1 {size} {size}"]
 
 def _check_mask(mask: Image.Image, picture: Image.Image, size: int) -> None:
     if mask.size != picture.size:
-        raise UsageError("mask", got=mask.size, expected=f"{picture.size}, the picture's size")
+        expected, hint = f"{picture.size}, the picture's size", "make it from a copy of the picture"
+        raise UsageError("mask", got=mask.size, expected=expected, hint=hint)
     if not bool(_painted(mask, size).any()):
         hint = "white is painted anew, black stays; only the square in the centre counts"
         raise UsageError("mask", got="black all over", expected="some white", hint=hint)

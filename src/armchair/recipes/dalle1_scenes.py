@@ -108,9 +108,10 @@ def scenes_vqvae() -> DALLE1Recipe:
     """The shipped recipe with a VQ-VAE for its first stage, for comparison.
 
     Command: armchair train scenes-vqvae --stage autoencoder --out RUN
-    Hardware: 2 CPU cores.
-    Time: as that of scenes.
-    Scores to expect: benchmarks/autoencoders.py measures both.
+    Hardware: 2 cores of an AMD EPYC with AVX512-BF16.
+    Time: 31 minutes.
+    Scores to expect: reconstructions of 27.8 dB, 99.8% of them read right, and all 1,024 codes in
+        use (benchmarks/results/autoencoders.json).
     """
     recipe = scenes()
     shared = (field.name for field in dataclasses.fields(AutoencoderConfig))
