@@ -1,11 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFilter
+from faulty_scenes import (
+    SIDES,
+    blurred,
+    erased,
+    fresh,
+    mixed,
+    painted,
+    reconstructed,
+    saved_as_jpeg,
+    singles,
+)
+from PIL import Image, ImageDraw
 
 from armchair.core.errors import DataError
 from armchair.core.random import numpy_generator
@@ -22,10 +32,8 @@ from armchair.data.scenes import (
     double_scene,
     draw,
     prompts,
-    scene,
     single_scene,
 )
-from armchair.data.scenes import drawing as scene_drawing
 from armchair.data.scenes.backgrounds import BACKGROUND_COLOURS
 from armchair.data.scenes.materials import PALETTES
 from armchair.data.scenes.world import OPPOSITE
@@ -45,24 +53,6 @@ def truth(one: Scene) -> Reading:
     if relation in {"right of", "below"}:
         pairs, relation = pairs[::-1], OPPOSITE[relation]
     return Reading(pairs, one.background, one.size, relation)
-
-
-def fresh(count: int) -> list[Scene]:
-    """Scenes that no limit was chosen on, every other one of held-out pairs."""
-    splits = ("validation", "held_out")
-    return [scene(2024, index, split=splits[index % 2]) for index in range(count)]
-
-
-def blurred(pixels: np.ndarray, radius: float = 1) -> np.ndarray:
-    return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(radius)))
-
-
-def reconstructed(pixels: np.ndarray, index: int) -> np.ndarray:
-    """What a small autoencoder does to a picture: soft edges, a tint, a little noise."""
-    generator = numpy_generator("test/reconstructed", index)
-    tint = generator.uniform(-8, 8, 3)
-    noise = generator.normal(0, 6, pixels.shape)
-    return (blurred(pixels, 0.7) + tint + noise).clip(0, 255).astype(np.uint8)
 
 
 def share_read(reader: SceneReader, scenes: list[Scene], size: int, distort=None) -> float:
@@ -94,12 +84,7 @@ def test_soft_tinted_noisy_renderings_are_read_right(reader, size):
 
 
 def test_renderings_saved_as_jpeg_are_read_right(reader):
-    def saved(pixels, _):
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=40)
-        return np.asarray(Image.open(file))
-
-    assert share_read(reader, fresh(60), 128, saved) >= 0.98
+    assert share_read(reader, fresh(60), 128, lambda pixels, _: saved_as_jpeg(pixels)) >= 0.98
 
 
 @pytest.mark.parametrize("object_", OBJECTS)
@@ -122,42 +107,8 @@ def test_every_background_is_read_in_every_corner_of_the_jitter(reader, backgrou
 # --- not gullible ---
 
 
-def painted(one: Scene, size: int, **palette) -> np.ndarray:
-    """The scene with parts of its material's palette replaced."""
-    ((_, material),) = one.pairs
-    original = PALETTES[material]
-    PALETTES[material] = dataclasses.replace(original, **palette)
-    scene_drawing._figure.cache_clear()
-    try:
-        return draw(one, size)
-    finally:
-        PALETTES[material] = original
-        scene_drawing._figure.cache_clear()
-
-
-def erased(one: Scene, size: int, side: str) -> np.ndarray:
-    """The scene with half of its only figure painted over with background."""
-    pixels = draw(one, size)
-    background = BACKGROUND_COLOURS[one.background]
-    figure = (pixels != background).any(-1)
-    rows, columns = np.flatnonzero(figure.any(1)), np.flatnonzero(figure.any(0))
-    row, column = (rows[0] + rows[-1]) // 2, (columns[0] + columns[-1]) // 2
-    part = {
-        "left": np.s_[:, :column],
-        "right": np.s_[:, column:],
-        "top": np.s_[:row],
-        "bottom": np.s_[row:],
-    }[side]
-    pixels[part] = background
-    return pixels
-
-
-def singles(count: int) -> list[Scene]:
-    return [one for one in fresh(3 * count) if one.size is not None][:count]
-
-
 @pytest.mark.parametrize("size", [64, 128])
-@pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
+@pytest.mark.parametrize("side", SIDES)
 def test_half_of_a_figure_is_not_taken_for_the_whole(reader, side, size):
     passed = sum(reader.read(erased(one, size, side)).pairs == one.pairs for one in singles(40))
     assert passed == 0
@@ -198,20 +149,20 @@ def test_the_object_is_read_even_if_its_colours_are_of_no_material(reader):
 
 
 def test_two_materials_mixed_are_neither(reader):
-    pictures = [
-        draw(single_scene(("house", material), "large", "gray", MIDDLE), 64).astype(float)
+    melon, berry = (
+        single_scene(("house", material), "large", "gray", MIDDLE)
         for material in ("watermelon", "blueberry")
-    ]
-    reading = reader.read(np.mean(pictures, axis=0).astype(np.uint8))
+    )
+    reading = reader.read(mixed(melon, berry, 64))
     assert all(material is None for _, material in reading.pairs)
 
 
 def test_two_objects_on_top_of_each_other_are_unreadable(reader):
-    pictures = [
-        draw(single_scene((object_, "orange"), "large", "blue", MIDDLE), 64).astype(float)
+    clock, umbrella = (
+        single_scene((object_, "orange"), "large", "blue", MIDDLE)
         for object_ in ("clock", "umbrella")
-    ]
-    assert reader.read(np.mean(pictures, axis=0).astype(np.uint8)).unreadable
+    )
+    assert reader.read(mixed(clock, umbrella, 64)).unreadable
 
 
 def plain_shape(kind: str, colour: tuple[int, int, int]) -> np.ndarray:

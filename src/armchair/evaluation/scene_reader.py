@@ -9,18 +9,22 @@ the object, material, and place that explain each best (`scene_fit`). Then it do
 scene that it has read and compares that with the picture, and what is not borne out is None.
 
 How the limits were chosen: between what fresh renderings reach, half of them of held-out pairs,
-and what faulty pictures do not stay under. Measured on at least 300 pictures a row:
+and what faulty pictures do not stay under. Of 300 pictures a row (`benchmarks/scene_reader.py`):
 
-    renderings, 64, 128, and 256 pixels                  all attributes right    100%
-    the same, blurred by 1 pixel, at 64 pixels                                   99%
-    tinted, softened (0.7 pixels), noisy, at 64 pixels                           100%
-    saved as JPEG of quality 40, at 64 (at 128) pixels                           91% (100%)
-    half of the figure erased, or a figure mixed of two  taken for a scene       0%
-    figures in random colours                            given a material        0%
-    a quarter of the figure's width or height erased                             0 to 20%
-    the inner (the outer) colours of another material                            4% (3%)
-    the trim (the pattern) of another material                                   20% (3%)
-    no pattern                                                                   0%
+                                                                      64 px   128 px
+    all attributes read right      renderings                          100%     100%
+                                   blurred by 1 pixel                   99%     100%
+                                   tinted, softened, noisy             100%     100%
+                                   saved as JPEG of quality 40          91%     100%
+    still taken for the scene      half of the figure erased             0%       0%
+                                   a quarter of it erased               12%       9%
+                                   another object mixed in               0%       0%
+                                   random colours                      0.3%     0.3%
+                                   another material's outer colour       0%       0%
+                                   another material's inner colour       3%       3%
+                                   another material's trim              40%      40%
+                                   another material's pattern            7%       7%
+                                   no pattern                            0%       0%
 
 Where the reading of a good picture fails, it is None and hardly ever another name. The trim is its
 blind spot: a fault in a tenth of a figure's area passes, since blur does as much damage.
