@@ -164,6 +164,37 @@ def test_a_file_where_the_folder_should_be_is_a_failure(
     assert "hint:" in err
 
 
+def test_an_altered_model_is_a_failure(
+    capsys: pytest.CaptureFixture[str], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    weights = tiny_bundle / "transformer.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    words = ["generate", "a mug", "--model", tiny_bundle, "--out", tmp_path / "out"]
+    code, out, err = _run(capsys, *words)
+    assert (code, out) == (1, "")
+    assert err.splitlines() == [
+        f"armchair: {weights} is not what the manifest says: it was altered or cut short",
+        "hint: copy or download the bundle again",
+    ]
+
+
+def test_a_loss_that_is_not_finite_is_a_failure(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    training = "--autoencoder-training"
+    words = ["train", "scenes-tiny", "--stage", "autoencoder", "--out", tmp_path]
+    words += ["--data.num-pictures", 64, "--data.num-validation", 4, "--autoencoder.width", 8]
+    words += [f"{training}.num-images", 320, f"{training}.num-workers", 0]
+    words += [f"{training}.optimizer.learning-rate.knots.1.value", 1e30]
+    code, _, err = _run(capsys, *words)
+    assert code == 1
+    assert "Traceback" not in err
+    assert "expected a finite number" in err
+    assert "hint: lower the learning rate" in err
+
+
 def test_debug_shows_where_an_error_arose(
     capsys: pytest.CaptureFixture[str], tiny_bundle: Path
 ) -> None:

@@ -24,6 +24,7 @@ def dalle1_paper() -> DALLE1Recipe:
     Hardware: the paper used 64 V100 for the discrete VAE and 1,024 for the transformer, and 250
         million captioned pictures. One process cannot hold the transformer; this recipe is the
         reference from which others derive.
+    Time: the paper gives none. 3,000,000 updates of the discrete VAE, 430,000 of the transformer.
     Sizes: encoder 53,786,240 parameters, decoder 43,829,766; 12.09 billion in the transformer's
         blocks (12 · 64 · 3968²).
     Scores to expect: none measured here. The paper's zero-shot FID on MS-COCO is about 28.
