@@ -162,3 +162,21 @@ def test_views_come_with_what_a_model_is_told(tmp_path: Path) -> None:
     assert seen == {caption.lower() for caption in SCENES.captions(1)}
     assert told.example(4, 0)["embedding"].tolist() == [4, 4]
     assert torch.equal(told.example(4, 7)["images"], bare.example(4, 0)["images"])
+
+
+def test_crops_of_views_lie_anywhere_and_are_drawn_anew() -> None:
+    whole = Views(SCENES, DataConfig(), size=16).example(1, 0)["images"]
+    cropped = Views(SCENES, DataConfig(), size=16, crop_size=14)
+    places = set()
+    for position in range(80):
+        crop = cropped.example(1, position)["images"]
+        found = [
+            (top, left)
+            for top in range(3)
+            for left in range(3)
+            if torch.equal(crop, whole[:, top : top + 14, left : left + 14])
+        ]
+        places.update(found[:1])
+        assert found
+    assert len(places) > 4
+    assert torch.equal(cropped.example(1, 7)["images"], cropped.example(1, 7)["images"])

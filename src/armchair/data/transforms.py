@@ -48,7 +48,7 @@ def augment_for_autoencoder(
     square = pixels[top : top + side, left : left + side]
     low, high = (min(side, round(factor * size)) for factor in (9 / 8, 12 / 8))
     resized = resize(square, max(size, int(generator.integers(low, high + 1))))
-    cropped = _random_crop(resized, size, generator)
+    cropped = random_crop(resized, size, generator)
     return np.ascontiguousarray(cropped[:, ::-1] if generator.random() < 0.5 else cropped)
 
 
@@ -74,7 +74,7 @@ def augment_for_transformer(
     square = pixels[top : top + side, left : left + side]
     high = max(size, min(side, round(9 / 8 * size)))
     resized = resize(square, int(generator.integers(size, high + 1)))
-    return np.ascontiguousarray(_random_crop(resized, size, generator))
+    return np.ascontiguousarray(random_crop(resized, size, generator))
 
 
 def center_crop(
@@ -93,6 +93,20 @@ def center_crop(
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     return resize(pixels[top : top + side, left : left + side], size)
+
+
+def random_crop(
+    pixels: UInt8[np.ndarray, "S S 3"], size: int, generator: np.random.Generator
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """A square out of a square picture, anywhere in it, as it is.
+
+    Args:
+        pixels: 8-bit RGB.
+        size: Side of the result, at most that of the picture, in pixels.
+        generator: Where its place is drawn from.
+    """
+    top, left = (int(generator.integers(len(pixels) - size + 1)) for _ in range(2))
+    return pixels[top : top + size, left : left + size]
 
 
 def resize(pixels: UInt8[np.ndarray, "S S 3"], size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
@@ -145,10 +159,3 @@ def _near_center(slack: int, generator: np.random.Generator) -> int:
     """An offset from 3/8 up to, but not including, 5/8 of the slack."""
     low, high = 3 * slack // 8, 5 * slack // 8
     return int(generator.integers(low, max(low + 1, high)))
-
-
-def _random_crop(
-    pixels: UInt8[np.ndarray, "S S 3"], size: int, generator: np.random.Generator
-) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    top, left = (int(generator.integers(len(pixels) - size + 1)) for _ in range(2))
-    return pixels[top : top + size, left : left + size]

@@ -240,7 +240,8 @@ class DALLE2Run(Run[DALLE2Recipe]):
         model = seeded(training.seed, lambda: self._build_unet(shape))
         objective = DiffusionObjective(model, loss, validation=validation, sampling=sampling)
         size = shape.image_size
-        examples = Views(at_size(self.data.pictures, size), self.recipe.data, size=size, **told)
+        told = {"size": size, "crop_size": loss.crop_size, **told}
+        examples = Views(at_size(self.data.pictures, size), self.recipe.data, **told)
         return self._train(stage, objective, examples, training, **about)
 
     def _bundle(self) -> Path:

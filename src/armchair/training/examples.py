@@ -21,6 +21,7 @@ from armchair.data.transforms import (
     augment_for_autoencoder,
     augment_for_transformer,
     center_crop,
+    random_crop,
 )
 from armchair.data.types import CaptionedPictures
 from armchair.text.tokenizer import Tokenizer
@@ -190,6 +191,7 @@ class Views:
         pictures: The data set.
         data: How many views, and which; see `view`.
         size: Side of the pictures in pixels.
+        crop_size: Side of a random crop that is taken from each; None for the whole picture.
         wordings: Draws a caption of each as "text"; None for none.
         embeddings: Gives the "embedding" of each view; None for none.
     """
@@ -200,12 +202,14 @@ class Views:
         data: DataConfig,
         *,
         size: int,
+        crop_size: int | None = None,
         wordings: Wordings | None = None,
         embeddings: EmbeddingStore | None = None,
     ) -> None:
         self.pictures = pictures
         self.data = data
         self.size = size
+        self.crop_size = crop_size
         self.wordings = wordings
         self.embeddings = embeddings
 
@@ -213,8 +217,11 @@ class Views:
         return len(self.pictures) * self.data.views
 
     def example(self, index: int, position: int) -> dict[str, Tensor]:
-        """View `index`, with a wording drawn for position `position`."""
+        """View `index`, with a crop and a wording drawn for position `position`."""
         pixels = view(self.pictures, index, size=self.size, seed=self.data.seed)
+        if self.crop_size is not None:
+            generator = numpy_generator("crop", self.data.seed, position)
+            pixels = random_crop(pixels, self.crop_size, generator)
         example = {"images": to_tensor(pixels)}
         if self.wordings is not None:
             captions = self.pictures.captions(index % len(self.pictures))

@@ -1,7 +1,7 @@
 """The loss of a U-Net: how far off it is about the noise in noised pictures.
 
-Conditions are dropped at random, so that drawing can be guided. An upsampler sees random crops of
-its pictures; what it is to enlarge is made from them, smaller and slightly damaged.
+Conditions are dropped at random, so that drawing can be guided. What an upsampler is to enlarge is
+made from its pictures, or from crops of them, smaller and slightly damaged.
 
 Source: "Denoising Diffusion Probabilistic Models" (arXiv 2006.11239), equation 14; "Improved
 Denoising Diffusion Probabilistic Models" (arXiv 2102.09672), section 3.1, where the variance is
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
@@ -44,8 +44,8 @@ class DiffusionLossConfig:
     Attributes:
         text_dropout: Share of captions replaced by padding.
         embedding_dropout: Share of embeddings replaced by zeros, whatever becomes of the captions.
-        crop_size: Side of the random crops that are trained on, in pixels; None for whole
-            pictures. A quarter of the side for the paper's upsamplers.
+        crop_size: Side of the random crops that the pictures of batches are, in pixels; None for
+            whole pictures. A quarter of the side for the paper's upsamplers.
         degradation: Damage to the pictures that are to be enlarged; None for none.
     """
 
@@ -90,7 +90,11 @@ class DiffusionObjective(Objective[UNet]):
         if config.crop_size is not None and config.crop_size % multiple:
             expected = f"a multiple of {multiple}, for this model"
             raise ConfigError("crop_size", got=config.crop_size, expected=expected)
-        low = (config.crop_size or model.config.image_size) // factor
+        side = model.config.image_size
+        if config.crop_size is not None and config.crop_size > side:
+            expected = f"at most {side}, the pictures' side"
+            raise ConfigError("crop_size", got=config.crop_size, expected=expected)
+        low = (config.crop_size or side) // factor
         if config.degradation is not None and low < _LEAST_DEGRADED:
             expected = f"at least {_LEAST_DEGRADED * factor}, for pictures to damage"
             raise ConfigError("crop_size", got=config.crop_size, expected=expected)
@@ -102,8 +106,6 @@ class DiffusionObjective(Objective[UNet]):
     def loss(self, batch: Batch, *, progress: float, generator: torch.Generator) -> Loss:
         """The mean squared error of a batch, and 0.001 of the bound where variance is learned."""
         images = batch["images"]
-        if self.config.crop_size is not None:
-            images = random_crops(images, self.config.crop_size, generator)
         condition = self._drop(self._condition(batch, images, generator), generator)
         num_timesteps, device = self.model.schedule.num_timesteps, images.device
         t = torch.randint(num_timesteps, (len(images),), generator=generator, device=device)
@@ -194,24 +196,3 @@ class DiffusionObjective(Objective[UNet]):
 def where_dropped(dropped: Bool[Tensor, " B"], null: Tensor, value: Tensor) -> Tensor:
     """The null's rows where dropped, the value's elsewhere."""
     return torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), null, value)
-
-
-def random_crops(
-    images: Float[Tensor, "B C H W"], size: int, generator: torch.Generator
-) -> Float[Tensor, "B C S S"]:
-    """A square out of each picture, anywhere in it.
-
-    Raises:
-        ConfigError: The pictures are smaller than the crops.
-    """
-    side = min(images.shape[2:])
-    if size > side:
-        raise ConfigError("crop_size", got=size, expected=f"at most {side}, the pictures' side")
-    crops = []
-    for image in images:
-        top, left = (
-            int(torch.randint(length - size + 1, (), generator=generator, device=generator.device))
-            for length in image.shape[1:]
-        )
-        crops.append(image[:, top : top + size, left : left + size])
-    return torch.stack(crops)
