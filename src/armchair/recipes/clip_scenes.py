@@ -43,7 +43,7 @@ def clip_scenes() -> CLIPRecipe:
         ),
         clip_loss=ContrastiveLossConfig(),
         clip_training=TrainingConfig(
-            num_images=400_000,
+            num_images=160_000,
             batch_size=128,
             optimizer=OptimizerConfig(
                 hidden_matrices="muon",

@@ -130,6 +130,9 @@ def scenes_tiny() -> DALLE1Recipe:
     """The whole path in under 90 seconds on 2 CPU cores: 32x32 pixels, 8x8 codes of 64.
 
     Command: armchair train scenes-tiny --out RUN
+    Hardware: 2 cores of an AMD EPYC with AVX512-BF16.
+    Time: 78 seconds in all (benchmarks/results/first_pictures.json).
+    Scores to expect: reconstructions of 19.7 dB with 63 of the 64 codes; 1.16 bits a code.
 
     Its pictures are smudges of the right colours; it is there to see every stage at work.
     """
@@ -143,12 +146,12 @@ def scenes_tiny() -> DALLE1Recipe:
             recipe.autoencoder, image_size=32, codebook_size=64, codebook_dim=32, width=32,
             num_groups=2,
         ),
-        autoencoder_training=_short(recipe.autoencoder_training, num_images=16_000),
+        autoencoder_training=_short(recipe.autoencoder_training, num_images=12_800),
         transformer=TextToImageConfig(
             text_vocab_size=512, text_length=40, image_vocab_size=64, grid_size=8,
             dim=96, num_layers=4, num_heads=4,
         ),
-        transformer_training=_short(recipe.transformer_training, num_images=16_000),
+        transformer_training=_short(recipe.transformer_training, num_images=12_800),
     )  # fmt: skip
 
 
