@@ -146,12 +146,12 @@ def scenes_tiny() -> DALLE1Recipe:
             recipe.autoencoder, image_size=32, codebook_size=64, codebook_dim=32, width=32,
             num_groups=2,
         ),
-        autoencoder_training=_short(recipe.autoencoder_training, num_images=12_800),
+        autoencoder_training=_short(recipe.autoencoder_training, num_images=10_240),
         transformer=TextToImageConfig(
             text_vocab_size=512, text_length=40, image_vocab_size=64, grid_size=8,
             dim=96, num_layers=4, num_heads=4,
         ),
-        transformer_training=_short(recipe.transformer_training, num_images=12_800),
+        transformer_training=_short(recipe.transformer_training, num_images=10_240),
     )  # fmt: skip
 
 
