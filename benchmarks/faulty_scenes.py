@@ -1,4 +1,4 @@
-"""Scenes that went through something, and scenes that are no longer what they were."""
+"""Scenes and their right readings, after what leaves them alike, and after what does not."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from armchair.core.random import numpy_generator
 from armchair.data.scenes import Scene, draw, drawing, scene
 from armchair.data.scenes.backgrounds import BACKGROUND_COLOURS
 from armchair.data.scenes.materials import PALETTES
+from armchair.data.scenes.world import OPPOSITE
+from armchair.evaluation.scene_reader import Reading
 
 SIDES = ("left", "right", "top", "bottom")
 
@@ -26,6 +28,14 @@ def fresh(count: int) -> list[Scene]:
 def singles(count: int) -> list[Scene]:
     """The like, of one object."""
     return [one for one in fresh(3 * count) if one.size is not None][:count]
+
+
+def truth(one: Scene) -> Reading:
+    """What a reading of this scene must be."""
+    pairs, relation = one.pairs, one.relation
+    if relation in {"right of", "below"}:
+        pairs, relation = pairs[::-1], OPPOSITE[relation]
+    return Reading(pairs, one.background, one.size, relation)
 
 
 # What leaves a scene what it is

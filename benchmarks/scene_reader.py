@@ -27,14 +27,14 @@ from faulty_scenes import (
     reconstructed,
     saved_as_jpeg,
     singles,
+    truth,
 )
 
 from armchair.core.provenance import provenance
 from armchair.core.random import numpy_generator
 from armchair.data.scenes import MATERIALS, OBJECTS, Scene, draw
 from armchair.data.scenes.materials import PALETTES
-from armchair.data.scenes.world import OPPOSITE
-from armchair.evaluation.scene_reader import Reading, SceneReader
+from armchair.evaluation.scene_reader import SceneReader
 
 RESULTS = Path(__file__).parent / "results"
 COUNT, SIZES = 300, (64, 128)
@@ -93,14 +93,6 @@ FAULTY: dict[str, Picture] = {
     "the pattern of another material": another_material("pattern"),
     "no pattern": lambda one, size, index: draw(one, size, patterns=False),
 }
-
-
-def truth(one: Scene) -> Reading:
-    """What a reading of this scene must be."""
-    pairs, relation = one.pairs, one.relation
-    if relation in {"right of", "below"}:
-        pairs, relation = pairs[::-1], OPPOSITE[relation]
-    return Reading(pairs, one.background, one.size, relation)
 
 
 def main() -> None:

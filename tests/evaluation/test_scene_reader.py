@@ -14,6 +14,7 @@ from faulty_scenes import (
     reconstructed,
     saved_as_jpeg,
     singles,
+    truth,
 )
 from PIL import Image, ImageDraw
 
@@ -36,7 +37,6 @@ from armchair.data.scenes import (
 )
 from armchair.data.scenes.backgrounds import BACKGROUND_COLOURS
 from armchair.data.scenes.materials import PALETTES
-from armchair.data.scenes.world import OPPOSITE
 from armchair.evaluation.scene_reader import ATTRIBUTES, Reading, SceneReader, judge
 
 MIDDLE = (0.5, 0.5, 0.5)
@@ -45,14 +45,6 @@ MIDDLE = (0.5, 0.5, 0.5)
 @pytest.fixture(scope="module")
 def reader() -> SceneReader:
     return SceneReader()
-
-
-def truth(one: Scene) -> Reading:
-    """What a reading of this scene must be."""
-    pairs, relation = one.pairs, one.relation
-    if relation in {"right of", "below"}:
-        pairs, relation = pairs[::-1], OPPOSITE[relation]
-    return Reading(pairs, one.background, one.size, relation)
 
 
 def share_read(reader: SceneReader, scenes: list[Scene], size: int, distort=None) -> float:
