@@ -51,7 +51,7 @@ def dalle2_scenes() -> DALLE2Recipe:
             channels=40,
             multipliers=(1, 2, 2),
             num_blocks=2,
-            process=ProcessConfig(parameterisation="v", learned_variance=True),
+            process=ProcessConfig(parameterisation="v"),  # few steps ask for no learned variance
             attention_sizes=(16, 8),
             head_dim=40,
             text=_text(judge.tokenizer, dim=128, num_layers=3, num_heads=4),
@@ -66,6 +66,8 @@ def dalle2_scenes() -> DALLE2Recipe:
         second_upsampler_loss=DiffusionLossConfig(crop_size=64, degradation="bsr"),
         second_upsampler_training=_training(num_images=200_000, batch_size=16, learning_rate=1e-3),
         sampling=DALLE2SamplingConfig(guidance_scale=2.0),
+        # As for DALL·E 1: two objects in reading order first, and either order once they are bound.
+        wordings=Schedule.of(0.5, (0.3, 0.5, "linear"), (0.5, 1.0, "linear")),
     )
 
 
