@@ -352,7 +352,13 @@ def test_two_views_of_a_folder_of_pictures(tmp_path: Path) -> None:
     made = walk(tmp_path / "run", chosen)
     count = open_bundle(made).manifest["about"]["pictures"]
     assert 15 <= count < 20
-    assert len(EmbeddingStore(tmp_path / "run" / "embeddings")) == 2 * count
+    store = EmbeddingStore(tmp_path / "run" / "embeddings", views=2)
+    assert len(store) == 2 * count
+    for index in range(count):  # a caption is embedded once, whatever the views
+        assert store.captions(index) == store.captions(count + index)
+        assert np.array_equal(store.texts(index), store.texts(count + index))
+        assert len(store.texts(index)) == len(store.captions(index))
+    assert EmbeddingStore(tmp_path / "run" / "embeddings").captions(count) == []
 
 
 # A CLIP that is there already

@@ -41,6 +41,8 @@ class EmbeddingStore:
 
     Args:
         folder: Where they are.
+        views: How often each picture is there: view v of picture i is number v·pictures + i, and
+            only view 0 needs to have its captions.
 
     Attributes:
         about: What they are made of, as `write_embeddings` was told.
@@ -49,8 +51,9 @@ class EmbeddingStore:
         DataError: They are incomplete or altered.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, views: int = 1) -> None:
         self._shards = Shards(folder)
+        self._num_pictures = len(self._shards) // views
         self.about = self._shards.about
         self._starts = [  # for each shard the row of each picture's first caption, and the end
             len(shard) + np.cumsum([0, *map(len, shard)]) for shard in self._shards.captions
@@ -66,13 +69,13 @@ class EmbeddingStore:
 
     def texts(self, index: int) -> Float32[np.ndarray, "N E"]:
         """The embeddings of its captions."""
-        shard, place = self._place(index)
+        shard, place = self._place(index % self._num_pictures)
         first, end = self._starts[shard][place : place + 2]
         return self._shards.arrays[shard][first:end].astype(np.float32)
 
     def captions(self, index: int) -> list[str]:
         """Its captions."""
-        shard, place = self._place(index)
+        shard, place = self._place(index % self._num_pictures)
         return self._shards.captions[shard][place]
 
     def pairs(self, count: int) -> tuple[Float32[np.ndarray, "N E"], Float32[np.ndarray, "N E"]]:

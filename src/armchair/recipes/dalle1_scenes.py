@@ -131,8 +131,8 @@ def scenes_tiny() -> DALLE1Recipe:
 
     Command: armchair train scenes-tiny --out RUN
     Hardware: 2 cores of an AMD EPYC with AVX512-BF16.
-    Time: 78 seconds in all (benchmarks/results/first_pictures.json).
-    Scores to expect: reconstructions of 19.7 dB with 63 of the 64 codes; 1.16 bits a code.
+    Time: 74 seconds in all (benchmarks/results/first_pictures.json).
+    Scores to expect: reconstructions of 19.5 dB with 62 of the 64 codes; 1.17 bits a code.
 
     Its pictures are smudges of the right colours; it is there to see every stage at work.
     """

@@ -298,25 +298,28 @@ class DALLE2Run(Run[DALLE2Recipe]):
 
     def _embedding_store(self, checkpoint: dict[str, Any]) -> EmbeddingStore:
         folder = self.folder / "embeddings"
-        store = EmbeddingStore(self._done(folder / "manifest.json", "embeddings").parent)
+        path = self._done(folder / "manifest.json", "embeddings").parent
+        store = EmbeddingStore(path, views=self.recipe.data.views)
         check_source(folder, store.about, "clip", checkpoint)
         return store
 
     def _embed(self, clip: CLIPModel, indices: range) -> Embedded:
-        """Embeddings of views and of their captions; see `view`."""
+        """Embeddings of views, and of each picture's captions with its first; see `view`."""
         size, images, texts = clip.config.image_size, [], []
         pictures, captions = at_size(self.data.pictures, size), []
         for start in range(indices.start, indices.stop, _BATCH_SIZE):
             numbers = range(start, min(start + _BATCH_SIZE, indices.stop))
             seed = self.recipe.data.seed
             views = [view(pictures, number, size=size, seed=seed) for number in numbers]
-            wordings = [pictures.captions(number % len(pictures)) for number in numbers]
-            flat = [caption for of_view in wordings for caption in of_view]
-            tokens = torch.from_numpy(self.text_tokenizer.encode_batch(flat, truncate=True))
+            first = [number for number in numbers if number < len(pictures)]
+            wordings = [pictures.captions(number) for number in first]
             images.append(self._embed_images(clip, to_tensor(np.stack(views))).numpy())
-            texts.append(self._embed_texts(clip, tokens).numpy())
-            captions += wordings
-        return np.concatenate(images), np.concatenate(texts), captions
+            if flat := [caption for of_view in wordings for caption in of_view]:
+                tokens = torch.from_numpy(self.text_tokenizer.encode_batch(flat, truncate=True))
+                texts.append(self._embed_texts(clip, tokens).numpy())
+            captions += wordings + [[] for _ in numbers[len(first) :]]
+        nothing = images[0][:0]
+        return np.concatenate(images), np.concatenate([nothing, *texts]), captions
 
     @torch.no_grad()
     def _embed_images(self, clip: CLIPModel, images: Tensor) -> Tensor:
