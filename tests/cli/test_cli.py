@@ -176,7 +176,7 @@ def test_an_altered_model_is_a_failure(
     assert (code, out) == (1, "")
     assert err.splitlines() == [
         f"armchair: {weights} is not what the manifest says: it was altered or cut short",
-        "hint: copy or download the bundle again",
+        "hint: copy or download it again",
     ]
 
 

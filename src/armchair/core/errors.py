@@ -103,7 +103,7 @@ class DataError(ArmchairError):
 class BundleError(ArmchairError):
     """A model on disk is missing, altered, foreign, or unsafe to read."""
 
-    usual_hint = "copy or download the bundle again"
+    usual_hint = "copy or download it again"
 
 
 class CheckpointError(ArmchairError):

@@ -139,9 +139,7 @@ def _check_files(path: Path, files: dict[str, dict[str, Any]]) -> None:
             raise BundleError(f"{file} is missing")
         if file.stat().st_size != expected["bytes"] or sha256(file) != expected["sha256"]:
             _refuse_pickle(file)
-            raise BundleError(
-                f"{file} is not what the manifest says: it was altered or cut short",
-            )
+            raise BundleError(f"{file} is not what the manifest says: it was altered or cut short")
 
 
 def write_bundle(

@@ -119,7 +119,7 @@ def train(
         config: How long and in what portions.
         folder: Where checkpoints are written, and where a run is taken up again.
         identity: JSON data that goes into each checkpoint (config, version, commit, seed). A
-            checkpoint of another "config" is refused, and one that names other "pictures".
+            checkpoint of another "config" is refused, and one of another "fingerprint".
         observer: Told of progress.
         completed: Gives the "config" of an older checkpoint what it did not have then.
 
@@ -311,8 +311,8 @@ class _Run:
                 hint="choose another --out, start with the same options as before, or remove "
                 f"{self.folder.parent} to begin this stage anew",
             )
-        pictures = self.identity.get("pictures")
-        if about.get("pictures", pictures) != pictures:
+        fingerprint = self.identity.get("fingerprint")
+        if about.get("fingerprint", fingerprint) != fingerprint:
             raise CheckpointError(
                 f"{self.folder} belongs to a run on other pictures or captions",
                 hint="give it those that it began with, or choose another --out",

@@ -227,7 +227,7 @@ class Run(ABC, Generic[AnyRecipe]):
             identity={
                 **self._record.identity(),
                 "config": self._record.settings(stage),
-                "pictures": self.data.fingerprint,
+                "fingerprint": self.data.fingerprint,
                 **about,
             },
             completed=self._record.completed,

@@ -68,8 +68,8 @@ class RunData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells the training pictures from others."""
-        return self.pictures.fingerprint()
+        """What tells these pictures, those for validation too, from others."""
+        return " ".join(part.fingerprint() for part in self.open())
 
     @property
     def num_validation(self) -> int:

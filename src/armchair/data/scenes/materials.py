@@ -81,7 +81,7 @@ def _slice_of_kiwi(core: Colour, seeds: Colour) -> Pattern:
 
 
 def _sprinkles(*colours: Colour) -> Pattern:
-    places = (*((-0.5, -0.45, 50), (0.5, -0.5, -20), (0.55, 0.4, 70), (-0.4, 0.55, -30)),)
+    places = ((-0.5, -0.45, 50), (0.5, -0.5, -20), (0.55, 0.4, 70), (-0.4, 0.55, -30))
     bar = polygon((-0.4, -0.2), (0.4, -0.2), (0.4, 0.2), (-0.4, 0.2))
     return tuple(
         (turned(bar, degrees) + np.array([x, y]), colours[index % len(colours)])
