@@ -21,8 +21,8 @@ import torch
 from armchair.core.errors import UsageError
 from armchair.core.images import to_pixels, to_tensor
 from armchair.core.provenance import provenance
-from armchair.data.scenes import FRESH_WORLD, Prompt, Scenes, ScenesConfig, Stated
-from armchair.evaluation.scene_reader import SceneReader, judge
+from armchair.data.scenes import FRESH_WORLD, Scenes, ScenesConfig
+from armchair.evaluation.scene_reader import SceneReader, is_right
 from armchair.models.autoencoders.interface import ImageTokenizer
 from armchair.models.autoencoders.likelihoods import psnr_db
 from armchair.models.autoencoders.quantizers import code_counts, perplexity
@@ -41,10 +41,8 @@ def load(name: str, run: Path) -> tuple[ImageTokenizer, dict[str, Any]]:
     checkpoint = load_newest(run / "autoencoder" / "checkpoints", print)
     if checkpoint is None or not isinstance(recipe, DALLE1Recipe):
         raise UsageError(f"{run} holds no autoencoder of {name}", hint="see the top of this file")
-    prefix = "average/"
-    tensors = checkpoint.tensors.items()
     model = build_autoencoder(recipe.autoencoder)
-    model.load_state_dict({k.removeprefix(prefix): v for k, v in tensors if k.startswith(prefix)})
+    model.load_state_dict(checkpoint.average)
     lines = (run / "autoencoder" / "metrics.jsonl").read_text("utf-8").splitlines()
     speeds = [e["images_per_second"] for e in map(json.loads, lines) if e["kind"] == "train"]
     seen = checkpoint.about["images_seen"]
@@ -71,9 +69,7 @@ def measure(model: ImageTokenizer) -> dict[str, float]:
         again = model.decode(codes)
         psnr.append(psnr_db(images, again))
         for number, pixels in zip(numbers, to_pixels(again), strict=True):
-            scene = scenes.scene(number)
-            stated = Stated(scene.pairs, scene.background, scene.size, scene.relation)
-            right += bool(judge(Prompt("", stated, scene), reader.read(pixels))["all"])
+            right += is_right(scenes.scene(number), reader.read(pixels))
     return {
         "psnr_db": float(torch.cat(psnr).mean()),
         "reader_accuracy": right / READ,

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from armchair.core.errors import ArmchairError
-    from armchair.pipelines import load
+    from armchair.pipelines import load, load_clip
     from armchair.pipelines.clip import CLIP
     from armchair.pipelines.dalle1 import DALLE1
     from armchair.pipelines.dalle2 import DALLE2
 
-__all__ = ["CLIP", "DALLE1", "DALLE2", "ArmchairError", "load"]
+__all__ = ["CLIP", "DALLE1", "DALLE2", "ArmchairError", "load", "load_clip"]
 
 _HOMES = {
     "ArmchairError": "armchair.core.errors",
@@ -26,6 +26,7 @@ _HOMES = {
     "DALLE1": "armchair.pipelines.dalle1",
     "DALLE2": "armchair.pipelines.dalle2",
     "load": "armchair.pipelines",
+    "load_clip": "armchair.pipelines",
 }
 
 

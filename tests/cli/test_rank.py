@@ -13,6 +13,7 @@ from armchair.cli.main import main
 from armchair.core.images import contact_sheet
 from armchair.pipelines.clip import CLIP
 from armchair.pipelines.dalle1 import DALLE1
+from armchair.pipelines.dalle2 import DALLE2
 
 
 def rank(model: Path, out: Path, *words: object) -> int:
@@ -101,7 +102,26 @@ def test_a_model_that_draws_does_not_rank(
     capsys: pytest.CaptureFixture[str], tiny_bundle: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
     assert rank(tiny_bundle, tmp_path / "out", "a mug", *pictures) == 2
-    assert "got 'dalle1', expected clip" in capsys.readouterr().err
+    assert "got 'dalle1', expected clip or dalle2" in capsys.readouterr().err
+
+
+def test_the_clip_of_a_dalle2_ranks(
+    capsys: pytest.CaptureFixture[str],
+    tiny_dalle2: DALLE2,
+    dalle2_bundle: Path,
+    ddpm_bundle: Path,
+    pictures: list[Path],
+    tmp_path: Path,
+) -> None:
+    assert rank(dalle2_bundle, tmp_path / "out", "a mug", *pictures) == 0
+    best, _, path = capsys.readouterr().out.splitlines()[0].partition("\t")
+    assert tiny_dalle2.clip is not None
+    with Image.open(path) as picture:
+        score = tiny_dalle2.clip.scores([picture], ["a mug"])
+    assert float(best) == pytest.approx(float(score), abs=1e-3)
+    assert rank(ddpm_bundle, tmp_path / "out", "a mug", *pictures) == 2
+    error = capsys.readouterr().err
+    assert f"the CLIP of the model {ddpm_bundle}: got None, expected one" in error
 
 
 # Candidates
@@ -148,7 +168,7 @@ def test_the_best_candidates_are_kept_best_first(
         (["--candidates", "0"], "candidates: got 0, expected at least 1"),
         (["--candidates", "4", "--count", "0"], "count: got 0"),
         (["--candidates", "20000", "--clip", "CLIP"], "expected 1 to 10,000"),
-        (["--candidates", "4", "--clip", "MODEL"], "got 'dalle1', expected clip"),
+        (["--candidates", "4", "--clip", "MODEL"], "got 'dalle1', expected clip or dalle2"),
         (["--candidates", "4", "--clip", "no-such-clip"], "model: got 'no-such-clip'"),
     ],
 )

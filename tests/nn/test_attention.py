@@ -3,9 +3,10 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from armchair.core.errors import ConfigError
-from armchair.nn.attention import JointAttention, dense_attention
+from armchair.nn.attention import JointAttention, attend, dense_attention
 from armchair.nn.chunked_attention import chunk_plan, chunked_attention
 from armchair.nn.masks import AttentionPattern, dense_mask
 
@@ -158,3 +159,29 @@ def test_a_plain_stream_sees_its_past_or_everything(visible):
     torch.testing.assert_close(
         layer(x), layer.projection(dense_attention(layer.qkv(x), visible, num_heads=2))
     )
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("num_keys", [9, 14])
+def test_plain_products_equal_the_library_forward_and_backward(is_causal, num_keys):
+    if is_causal:
+        num_keys = 9  # as many as queries
+    heads = [torch.randn(2, 3, n, 4, requires_grad=True) for n in (9, num_keys, num_keys)]
+    weights = torch.randn(2, 3, 9, 4)
+
+    def outputs_and_gradients(function):
+        outputs = function(*heads, is_causal=is_causal)
+        return outputs, *torch.autograd.grad((outputs * weights).sum(), heads)
+
+    plain = outputs_and_gradients(attend)
+    library = outputs_and_gradients(F.scaled_dot_product_attention)
+    for got, expected in zip(plain, library, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+    with torch.no_grad():  # drawing keeps nothing for a backward pass
+        torch.testing.assert_close(attend(*heads, is_causal=is_causal), plain[0], atol=1e-5, rtol=0)
+
+
+def test_attention_keeps_the_dtype_under_autocast():
+    heads = [torch.randn(1, 1, 5, 4, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attend(*heads).dtype == torch.bfloat16

@@ -97,11 +97,11 @@ def ranking_clip(model: Any, name: str | None, *, own: str, device: str) -> tupl
     Raises:
         UsageError: None was named, and the model has none.
     """
-    from armchair.pipelines import load
+    from armchair.pipelines import load_clip
 
     if name is None and getattr(model, "clip", None) is not None:
         return model.clip, own
     if name is None:
         hint = "`armchair train clip-scenes --out runs/clip` makes one: --clip runs/clip/bundle"
         raise UsageError("clip", got=None, expected="a CLIP to rank the candidates", hint=hint)
-    return load(name, device=device, kinds=("clip",)), name
+    return load_clip(name, device=device), name

@@ -28,7 +28,7 @@ class RankOptions:
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Picture files."""
     model: str
-    """A CLIP: a bundle's folder, such as a run of `armchair train clip-scenes`, or a repository."""
+    """A CLIP, or a DALL·E 2, which has one: a shipped model, a bundle's folder, or a repository."""
     truncate: bool = False
     """Cut a prompt that is longer than the model's text instead of refusing it."""
     out: Path = field(default_factory=lambda: Path("out/ranked.png"))
@@ -52,10 +52,10 @@ def run(words: Sequence[str]) -> None:
     from armchair.core.images import contact_sheet, save_png
     from armchair.data.pictures import decode_picture
     from armchair.data.transforms import center_crop
-    from armchair.pipelines import load
+    from armchair.pipelines import load_clip
 
     make_folder(options.out.parent)
-    clip = load(options.model, device=options.device, kinds=("clip",))
+    clip = load_clip(options.model, device=options.device)
     squares, num_cropped = [], 0
     for path in options.pictures:
         try:

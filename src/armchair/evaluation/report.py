@@ -35,10 +35,9 @@ from armchair.data.scenes import (
     Prompt,
     Scenes,
     ScenesConfig,
-    Stated,
     prompts,
 )
-from armchair.evaluation.scene_reader import ATTRIBUTES, Reading, SceneReader, judge
+from armchair.evaluation.scene_reader import ATTRIBUTES, SceneReader, is_right, judge
 from armchair.models.autoencoders.likelihoods import psnr_db
 from armchair.models.autoencoders.quantizers import code_counts, perplexity
 from armchair.pipelines.dalle1 import DALLE1
@@ -203,18 +202,11 @@ def _score_batch(
     return {
         "psnr": float(psnr_db(images, again).sum()),
         "right": float(
-            sum(_shows(scenes, i, reading) for i, reading in zip(indices, read, strict=True))
+            sum(is_right(scenes.scene(i), one) for i, one in zip(indices, read, strict=True))
         ),
         "nats": float(loss.image) * len(indices),
         "elbo": float(bound.sum()),
     }
-
-
-def _shows(scenes: Scenes, index: int, reading: Reading) -> bool:
-    """Whether everything in a scene was read right."""
-    scene = scenes.scene(index)
-    stated = Stated(scene.pairs, scene.background, scene.size, scene.relation)
-    return bool(judge(Prompt("", stated, scene), reading)["all"])
 
 
 def _judge_prompts(

@@ -40,7 +40,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from armchair.core.errors import DataError
-from armchair.data.scenes import BACKGROUNDS, Prompt, Scene, draw
+from armchair.data.scenes import BACKGROUNDS, Prompt, Scene, Stated, draw
 from armchair.data.scenes.backgrounds import BACKGROUND_COLOURS
 from armchair.data.scenes.world import OPPOSITE, Relation, Size
 from armchair.evaluation.scene_fit import WORKING_SIZE, Box, FigureFitter, Fit
@@ -241,6 +241,12 @@ def judge(prompt: Prompt, reading: Reading) -> dict[str, bool | None]:
         result["relation"] = related
     result["all"] = all(verdict is not False for verdict in result.values())
     return result
+
+
+def is_right(scene: Scene, reading: Reading) -> bool:
+    """Whether all that there is in a scene was read from a picture of it."""
+    stated = Stated(scene.pairs, scene.background, scene.size, scene.relation)
+    return bool(judge(Prompt("", stated, scene), reading)["all"])
 
 
 def _reading(figures: list[_Figure], background: str) -> Reading:

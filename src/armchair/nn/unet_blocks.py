@@ -20,6 +20,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from armchair.nn.attention import attend
+
 Resampling = Literal["down", "up"]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -123,7 +125,7 @@ class SpatialAttention(nn.Module):
             assert context is not None
             keys, values = self._heads(self.context(context), 2)
             k, v = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
-        attended = F.scaled_dot_product_attention(q, k, v)  # B N HW K
+        attended = attend(q, k, v)  # B N HW K
         outputs = self.projection(attended.transpose(1, 2).flatten(2))
         return x + outputs.view(places.shape).permute(0, 3, 1, 2)
 

@@ -47,3 +47,23 @@ def load(name: str, *, device: str = "auto", kinds: Sequence[str] | None = None)
             hint="`armchair models` lists models with their kinds",
         )
     return _KINDS[bundle.kind].load(bundle, where)
+
+
+def load_clip(name: str, *, device: str = "auto") -> CLIP:
+    """Load a CLIP, or that of a DALL·E 2.
+
+    Args:
+        name: As for `load`.
+        device: auto, cpu, cuda, or cuda:N.
+
+    Raises:
+        UnknownNameError: There is no such model.
+        BundleError: It is damaged or unsafe.
+        UsageError: There is no such device, or the model has no CLIP.
+    """
+    model = load(name, device=device, kinds=("clip", "dalle2"))
+    clip: CLIP | None = model if isinstance(model, CLIP) else model.clip
+    if clip is None:
+        hint = "a GLIDE and a DDPM have none; `armchair models` lists models with their kinds"
+        raise UsageError(f"the CLIP of the model {name}", got=None, expected="one", hint=hint)
+    return clip

@@ -33,7 +33,7 @@ def dalle2_scenes() -> DALLE2Recipe:
     return DALLE2Recipe(
         name="dalle2-scenes",
         description="DALL·E 2 on scenes, a procedural world of objects made of foods.",
-        data=judge.data,
+        data=dataclasses.replace(judge.data, num_pictures=100_000),
         tokenizer=judge.tokenizer,
         clip=judge.clip,
         clip_loss=judge.clip_loss,

@@ -32,6 +32,7 @@ _STATE = "state.safetensors"
 _MANIFEST = "manifest.json"
 _DIGEST = "manifest_sha256"
 _UNFINISHED = ".writing-"
+_AVERAGE = "average/"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,20 @@ class Checkpoint:
 
     tensors: dict[str, Tensor]
     about: dict[str, Any]
+
+    @property
+    def average(self) -> dict[str, Tensor]:
+        """The state of the model whose parameters are averages: what samples and ships."""
+        return {
+            name.removeprefix(_AVERAGE): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(_AVERAGE)
+        }
+
+
+def as_average(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint that hold a model's averaged state."""
+    return {f"{_AVERAGE}{name}": tensor for name, tensor in state.items()}
 
 
 def save_checkpoint(folder: Path, images_seen: int, checkpoint: Checkpoint, *, keep: int) -> Path:

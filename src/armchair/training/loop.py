@@ -29,6 +29,7 @@ from armchair.core.random import fold, torch_generator
 from armchair.data.loader import Examples, batches
 from armchair.training.checkpoint import (
     Checkpoint,
+    as_average,
     load_newest,
     load_optimizer_tensors,
     optimizer_tensors,
@@ -284,7 +285,7 @@ class _Run:
     def save(self) -> Path:
         tensors = {
             **{f"model/{name}": tensor for name, tensor in self.model.state_dict().items()},
-            **{f"average/{name}": tensor for name, tensor in self.average.state.items()},
+            **as_average(self.average.state),
             **{
                 f"optimizer/{name}": tensor
                 for name, tensor in optimizer_tensors(self.model, self.optimizers).items()

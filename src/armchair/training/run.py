@@ -33,7 +33,7 @@ from armchair.core.random import fold
 from armchair.pipelines.bundle import Bundle, open_bundle
 from armchair.pipelines.card import model_card
 from armchair.text.tokenizer import Tokenizer
-from armchair.training.checkpoint import Checkpoint, load_newest, save_checkpoint
+from armchair.training.checkpoint import Checkpoint, as_average, load_newest, save_checkpoint
 from armchair.training.examples import Wordings, check_captions
 from armchair.training.loop import Interrupted, TrainingConfig, train
 from armchair.training.objective import Objective
@@ -276,7 +276,7 @@ class Run(ABC, Generic[AnyRecipe]):
                 "about": bundle.manifest.get("about"),
             },
         }
-        tensors = {f"average/{name}": tensor for name, tensor in model.state_dict().items()}
+        tensors = as_average(model.state_dict())
         checkpoint = Checkpoint(tensors, about)
         save_checkpoint(folder / "checkpoints", training.num_images, checkpoint, keep=1)
         return folder
@@ -295,12 +295,7 @@ class Run(ABC, Generic[AnyRecipe]):
         checkpoint = load_newest(self.folder / stage / "checkpoints", self.message)
         if checkpoint is None or checkpoint.about["images_seen"] < config.num_images:
             raise self._not_done(stage)
-        state = {
-            name.removeprefix("average/"): tensor
-            for name, tensor in checkpoint.tensors.items()
-            if name.startswith("average/")
-        }
-        model.load_state_dict(state)
+        model.load_state_dict(checkpoint.average)
         return model.to(self.device).eval().requires_grad_(False), checkpoint.about
 
     def _done(self, path: Path, stage: Stage) -> Path:
