@@ -13,7 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from armchair.core.errors import BundleError, ConfigError, SamplingError, UsageError
+from armchair.core.errors import (
+    BundleError,
+    ConfigError,
+    SamplingError,
+    UsageError,
+)
 from armchair.models.priors.autoregressive import AutoregressivePrior, AutoregressivePriorConfig
 from armchair.models.priors.one_step import OneStepPrior, OneStepPriorConfig
 from armchair.models.unet import UNet
@@ -58,6 +63,18 @@ def test_picture_k_of_a_seed_is_the_same_whatever_the_batch(tiny_dalle2: DALLE2)
     among_others = draw(["a kiwi clock", PROMPT], count=5)[5:]
     assert all(same(a, b) for a, b in zip(five, among_others, strict=True))
     assert not same(five[0], five[1])
+
+
+def test_a_lower_precision_draws_nearly_the_same(tiny_dalle2: DALLE2) -> None:
+    exact, rounded = (
+        tiny_dalle2.generate(PROMPT, count=3, precision=precision) for precision in ("fp32", "bf16")
+    )
+    differences = [
+        np.abs(np.asarray(a, dtype=int) - np.asarray(b))
+        for a, b in zip(exact, rounded, strict=True)
+    ]
+    assert 0 < np.mean(differences) < 2
+    assert rounded[0].info["precision"] == "bf16"
 
 
 def test_seed_prompt_and_guidance_decide(tiny_dalle2: DALLE2) -> None:

@@ -67,6 +67,8 @@ class DiffusionOptions:
     """DALL·E 2: how the decoder draws: dpm_solver, ddim, or ddpm, which wants many steps."""
     upsampler_sampler: str | None = None
     """DALL·E 2: how the upsamplers draw; as for the decoder."""
+    precision: str | None = None
+    """DALL·E 2: fp32, or bf16, which draws faster where the hardware has it; auto takes that."""
 
     def given(self) -> dict[str, Any]:
         """Those that were given, by the name of the setting."""

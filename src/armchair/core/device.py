@@ -6,13 +6,14 @@ import contextlib
 import ctypes
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from armchair.core.errors import UsageError
 
 Precision = Literal["auto", "bf16", "fp32"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 # glibc's mallopt parameters
 _TRIM_THRESHOLD = -1

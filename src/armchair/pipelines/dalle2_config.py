@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from armchair.core.device import PRECISIONS, Precision
 from armchair.core.errors import ConfigError, UnknownNameError
 from armchair.models.clip import CLIPConfig
 from armchair.models.priors.autoregressive import AutoregressivePrior, AutoregressivePriorConfig
@@ -37,6 +38,8 @@ class DALLE2SamplingConfig:
         first_upsampler_steps: Steps of the first upsampler.
         second_upsampler_steps: Steps of the second.
         upsampler_sampler: How both draw.
+        precision: Of the matrix products of decoder and upsamplers: "bf16", "fp32", or "auto" for
+            bfloat16 where the hardware has it.
     """
 
     prior_steps: int = 10
@@ -49,6 +52,7 @@ class DALLE2SamplingConfig:
     first_upsampler_steps: int = 7
     second_upsampler_steps: int = 7
     upsampler_sampler: Sampler = "dpm_solver"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -57,6 +61,8 @@ class DALLE2SamplingConfig:
         for name in ("prior_sampler", "decoder_sampler", "upsampler_sampler"):
             if getattr(self, name) not in SAMPLERS:
                 raise UnknownNameError(name, getattr(self, name), SAMPLERS)
+        if self.precision not in PRECISIONS:
+            raise UnknownNameError("precision", self.precision, PRECISIONS)
         for name in ("prior_guidance_scale", "guidance_scale"):
             if not 1 <= getattr(self, name) <= 100:
                 hint = "1 is no guidance; 2 to 5 follow the caption more closely"
@@ -78,12 +84,15 @@ class DALLE2SamplingConfig:
             num_steps=self.decoder_steps,
             sampler=self.decoder_sampler,
             guidance_scale=self.guidance_scale,
+            precision=self.precision,
         )
 
     def of_upsampler(self, number: int) -> DiffusionSampling:
         """How an upsampler draws, the first of which has the number 0."""
         steps = (self.first_upsampler_steps, self.second_upsampler_steps)[number]
-        return DiffusionSampling(num_steps=steps, sampler=self.upsampler_sampler)
+        return DiffusionSampling(
+            num_steps=steps, sampler=self.upsampler_sampler, precision=self.precision
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +165,7 @@ class DALLE2Config:
         names += [f"{name}_steps" for name in UPSAMPLERS[: len(self.upsamplers)]]
         if self.upsamplers:
             names += ["upsampler_sampler"]
+        names += ["precision"]
         return tuple(names)
 
     def check(self, sampling: DALLE2SamplingConfig) -> None:

@@ -5,12 +5,13 @@
     images = sample_images(upsampler, {"low": images}, keys=keys, settings=settings)
 
 **The same picture in any batch.** All noise of picture k of seed S is keyed by (S, k), by what it
-is for, and by the step. What is left is rounding, in the seventh digit.
+is for, and by the step. What is left is rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -18,6 +19,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from armchair.core.device import PRECISIONS, Precision, autocast, resolve_precision
 from armchair.core.errors import ConfigError, UnknownNameError
 from armchair.diffusion.guidance import Condition, guide, inpaint, threshold
 from armchair.diffusion.process import Denoiser, add_noise
@@ -61,6 +63,8 @@ class DiffusionSampling:
         eta: At least 0, and 0 for all but "ddim": how much is drawn anew at each step.
         strength: In (0, 1]. Below 1 the steps begin at given pictures with some noise in them:
             only those within this share of all timesteps are taken.
+        precision: Of matrix products; "auto" takes bfloat16 where the hardware has it, which
+            draws half as fast again and moves a pixel by a level or two of its 255.
     """
 
     num_steps: int
@@ -69,6 +73,7 @@ class DiffusionSampling:
     percentile: float | None = None
     eta: float = 0.0
     strength: float = 1.0
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -90,6 +95,8 @@ class DiffusionSampling:
             raise ConfigError("eta", got=self.eta, expected="0, as the sampler is not ddim")
         if not 0 < self.strength <= 1:
             raise ConfigError("strength", got=self.strength, expected="above 0, at most 1")
+        if self.precision not in PRECISIONS:
+            raise UnknownNameError("precision", self.precision, PRECISIONS)
 
     def timesteps(self, schedule: NoiseSchedule) -> list[int]:
         """The timesteps that are visited, falling to 0.
@@ -158,7 +165,7 @@ def sample_images(
     if config.low_size is not None and "low" in condition:
         size = condition["low"].shape[-1] * size // config.low_size
     noise = _picture_noise(model, keys, size)
-    with evaluating(model), torch.no_grad():
+    with _drawing(model, settings):
         denoise = _picture_denoiser(model, condition, len(keys), settings)
         if known is not None:
             denoise = inpaint(
@@ -172,7 +179,6 @@ def sample_images(
         return _run(model, denoise, latents, noise, settings, on_step)
 
 
-@torch.no_grad()
 def invert_images(
     model: UNet,
     condition: Condition,
@@ -190,7 +196,7 @@ def invert_images(
 
     Source: DALL·E 2, section 3.1; DDIM, section 4.3.
     """
-    with evaluating(model):
+    with _drawing(model, settings):
         denoise = _picture_denoiser(model, condition, len(images), settings)
         timesteps = settings.timesteps(model.schedule)
         return invert_ddim(
@@ -214,6 +220,14 @@ def noise_images(
     first = settings.timesteps(model.schedule)[0]
     t = torch.full((len(images),), first, device=model.device)
     return add_noise(model.schedule, images.to(model.device), t, noise)
+
+
+@contextmanager
+def _drawing(model: DiffusionModel, settings: DiffusionSampling) -> Iterator[None]:
+    """Dropout off, no gradients, and matrix products in the precision that was asked for."""
+    dtype = resolve_precision(settings.precision, model.device)
+    with evaluating(model), torch.no_grad(), autocast(model.device, dtype):
+        yield
 
 
 def _picture_noise(model: UNet, keys: Sequence[tuple[int, int]], size: int) -> Noise:
@@ -262,7 +276,7 @@ def sample_embeddings(
         raise ConfigError("percentile", got=settings.percentile, expected="None for a prior")
     condition, shape = {"text": text, "text_embedding": text_embeddings}, text_embeddings.shape[1:]
     drawn = []
-    with evaluating(prior), torch.no_grad():
+    with _drawing(prior, settings):
         denoise = _guided(prior, condition, len(keys), settings.guidance_scale)
         for candidate in range(candidates):
             purpose = f"prior, candidate {candidate}"
