@@ -5,8 +5,10 @@
 
 Both are the decoder of dalle2-scenes in random weights: the same widths, levels, blocks with scale
 and shift, attention to the same places and to as many tokens. Diffusers is given its blocks of
-unCLIP, which are GLIDE's. Each model predicts the noise of the same pictures in float32, in turns,
-so that both see the same machine. Writes benchmarks/results/unet_step.json.
+unCLIP, which are GLIDE's. Each predicts the noise of the same pictures, in turns, so that all see
+the same machine: in float32, and under autocast to bfloat16. Where the hardware has bfloat16 ours
+draws with that, and diffusers with float32 unless it is told otherwise. Writes
+benchmarks/results/unet_step.json.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from armchair.core.device import autocast
 from armchair.core.provenance import provenance
 from armchair.models.unet import UNet, UNetConfig
 from armchair.recipes import build_recipe
@@ -30,6 +33,12 @@ from armchair.training.dalle2_recipe import DALLE2Recipe
 RESULTS = Path(__file__).parent / "results"
 BATCHES = (1, 2, 18)  # a picture, a picture with guidance, nine with guidance
 TURNS, WARM_UP = 15, 3
+NAMES, DTYPES = ("ours", "diffusers"), {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PAIRS = {  # of ours with theirs
+    "float32": ("ours float32", "diffusers float32"),
+    "bfloat16": ("ours bfloat16", "diffusers bfloat16"),
+    "as they draw": ("ours bfloat16", "diffusers float32"),
+}
 
 
 def decoder() -> UNetConfig:
@@ -70,7 +79,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 @torch.no_grad()
-def compare(ours: UNet, theirs: nn.Module, batch: int) -> dict[str, float]:
+def compare(ours: UNet, theirs: nn.Module, batch: int) -> dict[str, dict[str, float]]:
     """Milliseconds of a step of each, and how many times as fast ours is: medians over turns."""
     config, generator = ours.config, torch.Generator().manual_seed(0)
     assert config.text is not None
@@ -87,13 +96,20 @@ def compare(ours: UNet, theirs: nn.Module, batch: int) -> dict[str, float]:
         "ours": lambda: ours(x_t, t, condition),
         "diffusers": lambda: theirs(x_t, t, encoder_hidden_states=context),
     }
-    timings = {name: [seconds(step) for _ in range(WARM_UP)][:0] for name, step in steps.items()}
-    for _ in range(TURNS):
-        for name, step in steps.items():
-            timings[name].append(seconds(step))
-    ratios = [b / a for a, b in zip(timings["ours"], timings["diffusers"], strict=True)]
-    medians = {f"{name}_ms": 1000 * statistics.median(runs) for name, runs in timings.items()}
-    return {**medians, "times_as_fast": statistics.median(ratios)}
+    timings: dict[str, list[float]] = {}
+    for turn in range(WARM_UP + TURNS):
+        for precision, dtype in DTYPES.items():
+            for name, step in steps.items():
+                with autocast(torch.device("cpu"), dtype):
+                    found = seconds(step)
+                if turn >= WARM_UP:
+                    timings.setdefault(f"{name} {precision}", []).append(found)
+    medians = {name: 1000 * statistics.median(runs) for name, runs in timings.items()}
+    ratios = {
+        pair: statistics.median(b / a for a, b in zip(timings[one], timings[other], strict=True))
+        for pair, (one, other) in PAIRS.items()
+    }
+    return {"milliseconds": medians, "times_as_fast": ratios}
 
 
 def main() -> None:
@@ -126,10 +142,11 @@ def main() -> None:
         **provenance(torch.device("cpu")),
     }
     (RESULTS / "unet_step.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-    print("| batch | ours, ms | diffusers, ms | times as fast |\n|---|---|---|---|")
+    names = [f"{name} {precision}" for precision in DTYPES for name in NAMES]
+    print(f"| batch | {' | '.join([*names, *PAIRS])} |\n|{'---|' * (1 + len(names) + len(PAIRS))}")
     for batch, row in rows.items():
-        ms = f"{row['ours_ms']:.0f} | {row['diffusers_ms']:.0f}"
-        print(f"| {batch} | {ms} | {row['times_as_fast']:.2f} |")
+        ms = " | ".join(f"{row['milliseconds'][name]:.0f} ms" for name in names)
+        print(f"| {batch} | {ms} | " + " | ".join(f"{row['times_as_fast'][p]:.2f}" for p in PAIRS))
 
 
 if __name__ == "__main__":

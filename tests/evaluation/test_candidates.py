@@ -113,7 +113,7 @@ def test_the_command_measures_a_clip_and_records(
     scores = json.loads(capsys.readouterr().out)
     assert open_bundle(clip_bundle).evaluation == scores
     card = (clip_bundle / CARD).read_text()
-    assert "| picture to caption, recall at 1 / 5 |" in card
+    assert "| CLIP: picture to caption, recall at 1 / 5 |" in card
     assert "true of no other (seed 0)" in card
     assert open_bundle(clip_bundle).manifest["config"]["vocabulary"] == "own"
 

@@ -1,4 +1,4 @@
-"""What a CLIP can do, in numbers: `armchair evaluate` of a bundle of that kind.
+"""What a CLIP can do, in numbers: `armchair evaluate` of one, or of a model that has one.
 
 Everything is measured on fresh scenes that no training saw. The result is one JSON object:
 
@@ -34,7 +34,19 @@ NUM_PICTURES = 256
 
 
 def evaluate_clip(clip: CLIP, *, seed: int = 0, truncate: bool = False) -> dict[str, Any]:
-    """Measure a CLIP of scenes.
+    """Measure a CLIP of scenes, and say how: all of the JSON object.
+
+    See `clip_scores`.
+    """
+    return {
+        **clip_scores(clip, seed=seed, truncate=truncate),
+        "settings": {"seed": seed, "truncate": truncate},
+        **provenance(clip.model.device),
+    }
+
+
+def clip_scores(clip: CLIP, *, seed: int = 0, truncate: bool = False) -> dict[str, Any]:
+    """The "retrieval" and "zero_shot" of a CLIP of scenes.
 
     Retrieval is among scenes of which each caption is true of its own alone. The classes of
     zero-shot classification are the objects, materials and backgrounds of pictures of one object.
@@ -64,8 +76,6 @@ def evaluate_clip(clip: CLIP, *, seed: int = 0, truncate: bool = False) -> dict[
             ),
             "pictures": len(single),
         },
-        "settings": {"seed": seed, "truncate": truncate},
-        **provenance(clip.model.device),
     }
 
 

@@ -9,6 +9,8 @@ JSON object:
     seen, held_out, relations
                      all, object, material, background, size, relation, prompts
     candidates       where asked for: see `armchair.evaluation.candidates`
+    retrieval, zero_shot
+                     of the CLIP of a DALL·E 2: see `armchair.evaluation.clip_report`
     settings         sampling, seed
     commit, version, hardware, date
 """
@@ -37,10 +39,12 @@ from armchair.data.scenes import (
     ScenesConfig,
     prompts,
 )
+from armchair.evaluation.clip_report import clip_scores
 from armchair.evaluation.scene_reader import ATTRIBUTES, SceneReader, is_right, judge
 from armchair.models.autoencoders.likelihoods import psnr_db
 from armchair.models.autoencoders.quantizers import code_counts, perplexity
 from armchair.pipelines.dalle1 import DALLE1
+from armchair.pipelines.dalle2 import DALLE2
 from armchair.pipelines.drawing import Drawing
 
 _BATCH_SIZE = 64
@@ -116,6 +120,8 @@ def evaluate(
     for kind in PROMPT_KINDS:
         drawn[kind] = _judge_prompts(model, config, reader, kind, on_progress)
         scores[kind] = shares([verdicts for _, _, verdicts in drawn[kind]])
+    if isinstance(model, DALLE2) and model.clip is not None:
+        scores |= clip_scores(model.clip, seed=config.seed, truncate=config.truncate)
     sampling = {name: getattr(model.sampling, name) for name in model.setting_names}
     scores["settings"] = {"sampling": sampling, **asdict(config)}
     scores |= provenance(model.device)

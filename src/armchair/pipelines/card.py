@@ -100,7 +100,7 @@ def _at(data: Any, *keys: str) -> Any:
 
 
 def _scores(evaluation: dict[str, Any]) -> list[str]:
-    if "retrieval" in evaluation:
+    if "seen" not in evaluation:
         return _clip_scores(evaluation)
     settings = evaluation["settings"]
     rows = ["| what | score |", "|---|---|"]
@@ -132,6 +132,8 @@ def _scores(evaluation: dict[str, Any]) -> list[str]:
         for key in ("seen", "held_out"):
             best = f"best of {curve['counts'][-1]} by CLIP, {titles[key]}"
             rows.append(f"| all attributes right, {best} | {curve[key][-1]['all']:.1%} |")
+    if "retrieval" in evaluation:
+        rows += _clip_rows(evaluation)
     shown = ", ".join(f"{key} {value}" for key, value in settings["sampling"].items())
     return [
         *rows,
@@ -142,21 +144,28 @@ def _scores(evaluation: dict[str, Any]) -> list[str]:
 
 
 def _clip_scores(evaluation: dict[str, Any]) -> list[str]:
-    retrieval, zero_shot = evaluation["retrieval"], evaluation["zero_shot"]
-    rows = {
-        "picture to caption, recall at 1 / 5": ("caption_recall_1", "caption_recall_5"),
-        "caption to picture, recall at 1 / 5": ("picture_recall_1", "picture_recall_5"),
-    }
-    classes = " / ".join(f"{zero_shot[name]:.1%}" for name in ("object", "material", "background"))
     return [
         "| what | score |",
         "|---|---|",
+        *_clip_rows(evaluation),
+        "",
+        f"Measured on {evaluation['retrieval']['pictures']} fresh scenes, each of which has a "
+        f"caption that is true of no other (seed {evaluation['settings']['seed']}), by "
+        "`armchair evaluate`.",
+    ]
+
+
+def _clip_rows(evaluation: dict[str, Any]) -> list[str]:
+    retrieval, zero_shot = evaluation["retrieval"], evaluation["zero_shot"]
+    rows = {
+        "CLIP: picture to caption, recall at 1 / 5": ("caption_recall_1", "caption_recall_5"),
+        "CLIP: caption to picture, recall at 1 / 5": ("picture_recall_1", "picture_recall_5"),
+    }
+    classes = " / ".join(f"{zero_shot[name]:.1%}" for name in ("object", "material", "background"))
+    return [
         *(
             f"| {what} | {' / '.join(f'{retrieval[name]:.1%}' for name in names)} |"
             for what, names in rows.items()
         ),
-        f"| object / material / background, zero-shot | {classes} |",
-        "",
-        f"Measured on {retrieval['pictures']} fresh scenes, each of which has a caption that is "
-        f"true of no other (seed {evaluation['settings']['seed']}), by `armchair evaluate`.",
+        f"| CLIP: object / material / background, zero-shot | {classes} |",
     ]
