@@ -122,6 +122,7 @@ def test_edit(dalle2_bundle: Path, pictures: list[Path], tmp_path: Path) -> None
     out = tmp_path / "out"
     words = ["edit", pictures[0], "a lemon mug", "a kiwi mug", "--theta", 0.5, "--count", 3]
     assert command(*words, model=dalle2_bundle, out=out) == 0
+    assert (out / "grid.png").exists()
     info = texts(out / "picture0-edited-s0-02.png")
     assert (info["before"], info["after"]) == ("a lemon mug", "a kiwi mug")
     assert info["theta"] == "0.5000"
@@ -143,8 +144,10 @@ def test_redraw_with_a_mask_and_without(
         own = np.asarray(picture).astype(int)
     assert np.abs(drawn - own)[:, 32:].max() <= 1
     assert np.abs(drawn - own)[:, :32].mean() > 5
+    words = [*words[:-1], 2]
     assert command(*words, "--strength", 0.5, model=dalle2_bundle, out=out) == 0
-    assert texts(out / "picture0-redrawn-s0-00.png")["strength"] == "0.5"
+    assert texts(out / "picture0-redrawn-s0-01.png")["strength"] == "0.5"
+    assert (out / "grid.png").exists()
 
 
 def test_pictures_of_any_kind_serve_and_the_crop_is_said(
@@ -167,6 +170,8 @@ def test_pictures_of_any_kind_serve_and_the_crop_is_said(
         (["vary", "picture0.png", "--count", "0"], "count: got 0"),
         (["vary", "picture0.png", "--guidance-scale", "0.5"], "guidance_scale: got 0.5"),
         (["vary", "picture0.png", "--decoder-steps", "21"], "decoder_steps: got 21"),
+        (["vary", "picture0.png", "--decoder-steps", "0"], "decoder_steps: got 0"),
+        (["vary", "picture0.png", "--percentile", "1.5"], "percentile: got 1.5"),
         (["interpolate", "picture0.png"], "pictures: got 1, expected 2 to 100 files"),
         (["interpolate"], "pictures: got 0"),
         (["edit", "picture0.png", "a mug", "a clock", "--theta", "2"], "theta: got 2.0"),

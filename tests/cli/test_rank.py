@@ -166,6 +166,7 @@ def test_the_best_candidates_are_kept_best_first(
         (["--candidates", "3", "--count", "4"], "candidates: got 3, expected at least 4"),
         (["--candidates", "4"], "clip: got None, expected a CLIP"),
         (["--candidates", "0"], "candidates: got 0, expected at least 1"),
+        (["--clip", "CLIP"], "expected none, as nothing is ranked"),
         (["--candidates", "4", "--count", "0"], "count: got 0"),
         (["--candidates", "20000", "--clip", "CLIP"], "expected 1 to 10,000"),
         (["--candidates", "4", "--clip", "MODEL"], "got 'dalle1', expected clip or dalle2"),

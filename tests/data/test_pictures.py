@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from armchair.core.errors import DataError
-from armchair.data.pictures import decode_picture
+from armchair.data.pictures import decode_picture, to_rgb
 
 RED = (200, 30, 30)
 WHITE = [255, 255, 255]
@@ -92,6 +92,13 @@ def test_transparent_palette_entry_is_white(transparency: int | bytes) -> None:
 
 def test_transparent_colour_is_white() -> None:
     assert decode_picture(encode(Image.new("RGB", (1, 1), RED), transparency=RED)).min() == 255
+
+
+@pytest.mark.parametrize(("mode", "plain"), [("La", "LA"), ("RGBa", "RGBA")])
+def test_colours_times_alpha_are_laid_on_white_too(mode: str, plain: str) -> None:
+    picture = half_clear(plain)
+    expected = to_rgb(picture).astype(int)
+    assert np.abs(to_rgb(picture.convert(mode)) - expected).max() <= 2
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,14 @@ def test_the_command_measures_a_clip_and_records(
 
 
 @pytest.mark.parametrize(
-    "words", [["--temperature", "1"], ["--candidates", "4"], ["--pictures", "sheets"]]
+    "words",
+    [
+        ["--temperature", "1"],
+        ["--candidates", "4"],
+        ["--pictures", "sheets"],
+        ["--prompts", "8"],
+        ["--clip", "clip-scenes"],
+    ],
 )
 def test_a_clip_has_nothing_to_draw(
     capsys: pytest.CaptureFixture[str],

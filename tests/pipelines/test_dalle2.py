@@ -249,7 +249,7 @@ def test_a_nan_stops_it_by_name(tiny_dalle2: DALLE2) -> None:
         tiny_dalle2.tokenizer, tiny_dalle2.clip.model, tiny_dalle2.prior, decoder,
         sampling=tiny_dalle2.sampling,
     )  # fmt: skip
-    with pytest.raises(SamplingError, match="x_0 at timestep 19"):
+    with pytest.raises(SamplingError, match="the decoder: the prediction of x_0 at timestep 19"):
         broken.generate(PROMPT)
 
 

@@ -286,3 +286,64 @@ def test_settings_that_mean_nothing_for_given_pictures_are_refused(
     info = tiny_dalle2.variations(pictures[0], count=1)[0].info
     assert name not in info
     assert "decoder_steps" in info
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("redraw", {"prompt": PROMPT, "strength": 0.5}),
+        ("redraw", {"prompt": PROMPT, "mask": True}),
+        ("redraw", {"prompt": PROMPT, "mask": True, "strength": 0.7}),
+        ("edit", {"before": "a lemon mug", "after": "a kiwi mug"}),
+        ("interpolate", {}),
+    ],
+)
+def test_nothing_depends_on_how_many_are_drawn_at_once(
+    tiny_dalle2: DALLE2, pictures: list[Image.Image], name: str, arguments: dict[str, Any]
+) -> None:
+    if arguments.get("mask"):
+        arguments = {**arguments, "mask": half_mask((64, 64))}
+    given = pictures if name == "interpolate" else pictures[0]
+
+    def draw(batch_size: int) -> list[Image.Image]:
+        return getattr(tiny_dalle2, name)(given, count=4, batch_size=batch_size, **arguments)
+
+    for one, other in zip(draw(4), draw(3), strict=True):
+        assert np.abs(pixels(one) - pixels(other)).max() <= 2
+
+
+def test_a_mask_with_strength_keeps_forms_where_it_is_white(
+    tiny_dalle2: DALLE2, pictures: list[Image.Image]
+) -> None:
+    masked = tiny_dalle2.redraw(pictures[0], PROMPT, mask=half_mask((64, 64)), strength=0.3)[0]
+    anew = tiny_dalle2.redraw(pictures[0], PROMPT, mask=half_mask((64, 64)))[0]
+    differs = np.abs(pixels(masked) - pixels(anew)).max(axis=2)
+    white = np.asarray(half_mask((64, 64))) > 0
+    assert differs[white].mean() > 1
+    assert differs[~white].max() <= 1
+
+
+def test_what_is_transparent_in_a_mask_is_painted_anew(
+    tiny_dalle2: DALLE2, pictures: list[Image.Image]
+) -> None:
+    mask = half_mask((64, 64))
+    clear = Image.merge("LA", (Image.new("L", mask.size, 0), Image.eval(mask, lambda v: 255 - v)))
+    one, other = (tiny_dalle2.redraw(pictures[0], PROMPT, mask=m)[0] for m in (mask, clear))
+    assert np.array_equal(pixels(one), pixels(other))
+
+
+@pytest.mark.parametrize("colour", ["red", "blue", (255, 255, 0)])
+def test_masks_with_colours_are_refused(
+    tiny_dalle2: DALLE2, pictures: list[Image.Image], colour: Any
+) -> None:
+    mask = Image.new("RGB", (64, 64), "white")
+    mask.paste(colour, (0, 0, 20, 20))
+    with pytest.raises(UsageError, match="mask: got 'colours', expected black, white and greys"):
+        tiny_dalle2.redraw(pictures[0], PROMPT, mask=mask)
+
+
+def test_no_guidance_is_the_default_also_where_none_is_said(
+    tiny_dalle2: DALLE2, pictures: list[Image.Image]
+) -> None:
+    picture = tiny_dalle2.variations(pictures[0], count=1, guidance_scale=None)[0]
+    assert picture.info["guidance_scale"] == "1.0"

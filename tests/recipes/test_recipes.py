@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 
 from armchair.cli.main import main
 from armchair.models.clip import CLIPModel
+from armchair.models.priors.diffusion import DiffusionPrior
+from armchair.models.priors.one_step import OneStepPrior
 from armchair.models.sequence.text_to_image import TextToImageTransformer
 from armchair.models.unet import UNet
 from armchair.pipelines.dalle1 import build_autoencoder
@@ -69,6 +72,20 @@ def test_the_size_that_clip_scenes_speaks_of() -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == 4_789_825
 
 
+def drawn_by(config: Any, text: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+    """A pass through a prior, and embeddings of the shape that it gives."""
+    prior, t = build_prior(config).eval(), torch.zeros(len(text), dtype=torch.int64)
+    if isinstance(prior, DiffusionPrior):
+        condition = prior.encode({"text": text, "text_embedding": embeddings})
+        return prior(torch.empty_like(embeddings), t, condition)
+    if isinstance(prior, OneStepPrior):
+        return prior(text, embeddings)
+    codes = torch.zeros(len(text), config.num_components, dtype=torch.int64)
+    logits = prior(text, embeddings, t, codes)
+    assert logits.shape == (len(text), config.num_components, config.num_buckets)
+    return prior.space.decode(codes)
+
+
 @pytest.mark.parametrize("name", of_kind(DALLE2Recipe))
 @torch.no_grad()
 def test_the_parts_of_a_dalle2_fit_together(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,9 +100,7 @@ def test_the_parts_of_a_dalle2_fit_together(name: str, monkeypatch: pytest.Monke
         if recipe.clip is not None:
             embeddings = CLIPModel(recipe.clip).eval().encode_texts(told["text"])
             assert embeddings.shape == (2, recipe.clip.embedding_dim)
-            prior = build_prior(recipe.prior).eval()
-            condition = prior.encode({"text": told["text"], "text_embedding": embeddings})
-            told["embedding"] = prior(torch.empty_like(embeddings), t, condition)
+            told["embedding"] = drawn_by(recipe.prior, told["text"], embeddings)
         size = recipe.decoder.image_size
         decoder = UNet(recipe.decoder).eval()
         out = decoder(torch.empty(2, 3, size, size), t, decoder.encode(told))
@@ -112,3 +127,15 @@ def test_dalle2_scenes_fits_into_its_bundle() -> None:
         parts += [UNet(upsampler) for upsampler in shape.upsamplers]
     sizes = [sum(tensor.numel() for tensor in part.state_dict().values()) for part in parts]
     assert 2 * sum(sizes) <= 25e6, sizes
+
+
+def test_glide_and_ddpm_are_the_papers() -> None:
+    """GLIDE, section 4: a fifth of the captions is left out. DDPM: linear betas, and the noise."""
+    glide, ddpm = build_recipe("glide-scenes"), build_recipe("ddpm-scenes")
+    assert isinstance(glide, DALLE2Recipe)
+    assert isinstance(ddpm, DALLE2Recipe)
+    assert glide.decoder_loss.text_dropout == 0.2
+    assert glide.decoder.condition_names == ("text",)
+    assert ddpm.decoder.condition_names == ()
+    process = ddpm.decoder.process
+    assert (process.schedule, process.parameterisation) == ("linear", "noise")

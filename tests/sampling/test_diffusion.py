@@ -283,17 +283,20 @@ def test_the_key_decides_the_embedding(prior):
 # What ends it
 
 
-def test_a_value_that_is_not_finite_ends_it_by_name(decoder, upsampler, prior):
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_ends_it_by_name(decoder, upsampler, prior, value):
     for model in (decoder, upsampler, prior):
         with torch.no_grad():
-            model.head.bias.fill_(math.nan)
-    message = r"x_0 at timestep 19.*not finite"
-    with pytest.raises(SamplingError, match=message):
+            model.head.bias.fill_(value)
+    message = r": the prediction of x_0 at timestep 19: got 'a value that is not finite'"
+    with pytest.raises(SamplingError, match=f"the decoder{message}"):
         sample_images(decoder, GIVEN, keys=KEYS, settings=settings())
-    with pytest.raises(SamplingError, match=message):
+    with pytest.raises(SamplingError, match=f"{upsampler.role}{message}"):
         sample_images(upsampler, {"low": LOW}, keys=KEYS, settings=settings())
-    with pytest.raises(SamplingError, match=message):
+    with pytest.raises(SamplingError, match=f"the prior{message}"):
         sample_embeddings(prior, TEXT, TEXT_EMBEDDINGS, keys=KEYS, settings=settings())
+    with pytest.raises(SamplingError, match="lower the guidance scale"):
+        sample_images(decoder, GIVEN, keys=KEYS, settings=settings(guidance_scale=2.0))
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ class EvaluateOptions:
     """File for the scores; they are printed as well."""
     pictures: Path | None = None
     """Folder for sheets of what was drawn, right and wrong."""
-    prompts: int = 512
-    """Prompts of each kind: seen pairs, held-out pairs, and relations."""
+    prompts: int | None = None
+    """Prompts of each kind: seen pairs, held-out pairs, and relations; 512 if not given."""
     scenes: int | None = None
     """DALL·E 1: fresh pictures for the codebook's use; 4,096 if not given, and a quarter of
     them are reconstructed and read."""
@@ -95,9 +95,13 @@ def _measure_drawing(
     if options.scenes is not None and bundle.kind != "dalle1":
         expected = f"nothing, as {bundle.name} has no codebook to measure"
         raise UsageError("scenes", got=options.scenes, expected=expected, hint="leave it out")
+    if options.clip is not None and options.candidates is None:
+        hint = "say how many candidates it is to choose from: --candidates 16"
+        raise UsageError("clip", got=options.clip, expected="none, as nothing is ranked", hint=hint)
+    num_prompts = 512 if options.prompts is None else options.prompts
     num_pictures = 4096 if options.scenes is None else options.scenes
     config = EvaluationConfig(
-        num_prompts=options.prompts,
+        num_prompts=num_prompts,
         num_pictures=num_pictures,
         num_reconstructions=max(1, num_pictures // 4),
         seed=options.seed,
@@ -112,7 +116,7 @@ def _measure_drawing(
             curve["candidates"] = candidates_curve(
                 model,
                 clip,
-                num_prompts=options.prompts,
+                num_prompts=num_prompts,
                 candidates=options.candidates,
                 seed=options.seed,
                 truncate=options.truncate,
@@ -137,7 +141,7 @@ def _measure_clip(options: EvaluateOptions, bundle: Any) -> tuple[dict[str, Any]
     from armchair.evaluation.clip_report import evaluate_clip
     from armchair.pipelines.clip import CLIP
 
-    names = ("candidates", "pictures", "scenes")
+    names = ("candidates", "clip", "pictures", "prompts", "scenes")
     given = {name: getattr(options, name) for name in names} | options.sampling.given()
     for name, value in given.items():
         if value is not None:

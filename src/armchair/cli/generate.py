@@ -64,6 +64,9 @@ def run(words: Sequence[str]) -> None:
     if not prompts and model.tokenizer is not None:
         hint = 'armchair generate "an armchair in the shape of an avocado"'
         raise UsageError("prompts", got=[], expected="at least one", hint=hint)
+    if options.clip is not None and options.candidates is None:
+        hint = "say how many candidates it is to choose from: --candidates 16"
+        raise UsageError("clip", got=options.clip, expected="none, as nothing is ranked", hint=hint)
     if options.candidates is not None:
         check_candidates(options.candidates, options.count)
         clip, name = ranking_clip(model, options.clip, own=options.model, device=options.device)

@@ -49,6 +49,9 @@ class DiffusionOptions:
 
     guidance_scale: float | None = None
     """Above 1, the prompt counts for more."""
+    percentile: float | None = None
+    """DALL·E 2: scale pictures back from this percentile, in (0, 1), where guidance saturates
+    them."""
     prior_guidance_scale: float | None = None
     """DALL·E 2: above 1, the prompt counts for more with the prior."""
     prior_steps: int | None = None

@@ -31,7 +31,8 @@ class RedrawOptions:
     model: str
     """A DALL·E 2 or a GLIDE: a bundle's folder, or a Hugging Face repository."""
     mask: Path | None = None
-    """A picture file of the same size: white is painted anew, black stays."""
+    """A picture file of the same size, without colours: white, or what is transparent, is painted
+    anew, and black stays."""
     strength: float | None = None
     """How much noise is laid over the picture first, above 0 and at most 1, where nothing of it
     shows through. 0.6 if not given, and 1 with a mask."""

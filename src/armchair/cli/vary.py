@@ -37,7 +37,8 @@ class VaryOptions:
     sampling: Annotated[DiffusionOptions, tyro.conf.arg(name="")] = field(
         default_factory=DiffusionOptions
     )
-    """How to draw; the model's own settings if not given, and no guidance."""
+    """How to draw; the model's own settings if not given, but no guidance, and where --eta is above
+    0, 100 steps of the decoder, as its noise wants many."""
     out: Path = field(default_factory=lambda: Path("out"))
     """Folder for the pictures, and for grid.png with all of them."""
     device: str = "auto"

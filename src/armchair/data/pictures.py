@@ -27,6 +27,8 @@ DECODED_SUFFIXES = frozenset(
     | {".tif", ".tiff", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
 
+_MULTIPLIED = {"La": "LA", "RGBa": "RGBA"}  # modes of colours times alpha, and without
+
 OTHER_SUFFIXES = frozenset(  # pictures all the same: they are rejected by name, not overlooked
     {".heic", ".heif", ".jxl", ".svg", ".eps", ".psd", ".xcf", ".tga", ".ico"}
     | {".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2"}
@@ -88,6 +90,8 @@ def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
         return _from_16_bit(image)
     if image.mode == "F":
         raise DataError("pixel format not supported", got="F", expected="whole numbers")
+    if image.mode in _MULTIPLIED:
+        image = image.convert(_MULTIPLIED[image.mode])
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

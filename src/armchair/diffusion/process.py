@@ -122,17 +122,6 @@ def to_x_0(
     return alpha_bar.sqrt() * x_t - (1 - alpha_bar).sqrt() * output
 
 
-def to_noise(
-    schedule: NoiseSchedule,
-    x_t: Float[Tensor, "B *S"],
-    t: Int[Tensor, " B"],
-    x_0: Float[Tensor, "B *S"],
-) -> Float[Tensor, "B *S"]:
-    """The noise in x_t if its clean picture is x_0."""
-    alpha_bar = at(schedule.alpha_bar, t, x_t)
-    return (x_t - alpha_bar.sqrt() * x_0) / (1 - alpha_bar).sqrt()
-
-
 def posterior(alpha_bar_t: Any, alpha_bar_s: Any) -> Posterior:
     """q(x_s | x_t, x_0) for any s nearer to the picture than t (equations 6 and 7).
 

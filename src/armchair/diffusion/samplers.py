@@ -24,7 +24,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from armchair.core.errors import ConfigError, SamplingError
+from armchair.core.errors import ConfigError
+from armchair.core.finite import check_finite
 from armchair.core.random import torch_generator
 from armchair.diffusion.process import Denoiser, Prediction, posterior
 from armchair.diffusion.schedules import NoiseSchedule
@@ -348,13 +349,10 @@ def _steps(schedule: NoiseSchedule, timesteps: Sequence[int]) -> list[tuple[int,
 
 def _predict(denoise: Denoiser, x: Tensor, t: int) -> Prediction:
     prediction = denoise(x, torch.full((len(x),), t, device=x.device))
-    if not bool(prediction.x_0.isfinite().all()):
-        raise SamplingError(
-            f"the prediction of x_0 at timestep {t}",
-            got="a value that is not finite",
-            expected="finite numbers",
-            hint="lower the guidance scale",
-        )
+    parts = {"x_0": prediction.x_0, "the variance": prediction.variance_fraction}
+    for name, value in parts.items():
+        if value is not None:
+            check_finite(value, f"the prediction of {name} at timestep {t}")
     return prediction
 
 

@@ -14,7 +14,7 @@ section 2 and figure 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -285,20 +285,21 @@ def recall_at(k: int, similarity: Float[Tensor, "N N"]) -> float:
     return float(((at_least >= 1) & (at_least <= k)).float().mean())  # 0 where it is no number
 
 
-def recalls(similarity: Float[Tensor, "N N"]) -> dict[str, float]:
+def recalls(similarity: Float[Tensor, "N N"], at: Sequence[int] = (1, 5)) -> dict[str, float]:
     """Shares of pictures whose own caption is among the best, and of captions likewise.
 
     Args:
         similarity: A row for each picture; row i's own caption is column i.
+        at: How many of the best count as found.
 
     Returns:
         "caption_recall_1" and "caption_recall_5" of the pictures, "picture_recall_1" and
-        "picture_recall_5" of the captions.
+        "picture_recall_5" of the captions; or for other numbers than 1 and 5.
     """
     return {
         f"{found}_recall_{k}": recall_at(k, rows)
         for found, rows in (("caption", similarity), ("picture", similarity.mT))
-        for k in (1, 5)
+        for k in at
     }
 
 

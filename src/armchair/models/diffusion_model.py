@@ -39,6 +39,11 @@ class DiffusionModel(nn.Module, ABC):
         """Where the parameters are."""
         return next(self.parameters()).device
 
+    @property
+    @abstractmethod
+    def role(self) -> str:
+        """What it is called in messages, such as "the prior"."""
+
     @abstractmethod
     def null(self, condition: Condition) -> Condition:
         """What stands in for a condition that says nothing, in the same names and shapes."""

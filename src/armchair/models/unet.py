@@ -220,6 +220,14 @@ class UNet(DiffusionModel):
         )
         return _Step(block, attention)
 
+    @property
+    def role(self) -> str:
+        """A decoder, or an upsampler to so many pixels."""
+        config = self.config
+        if config.low_size is None:
+            return "the decoder"
+        return f"the upsampler from {config.low_size} to {config.image_size} pixels"
+
     def null(self, condition: Condition) -> Condition:
         """The condition with captions of padding and embeddings of zeros.
 

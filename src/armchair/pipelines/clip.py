@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from armchair.core.config import to_dict
 from armchair.core.device import resolve_device
 from armchair.core.errors import BundleError, UsageError
+from armchair.core.finite import check_finite
 from armchair.core.images import to_tensor
 from armchair.data.pictures import to_rgb
 from armchair.data.transforms import center_crop
@@ -132,6 +133,7 @@ class CLIP:
         Raises:
             UsageError: There are none.
             DataError: A picture's pixels are not whole numbers.
+            SamplingError: What the model computes is not finite.
         """
         if not pictures:
             raise UsageError("pictures", got=[], expected="at least one", hint="give some pictures")
@@ -141,6 +143,7 @@ class CLIP:
             part = pictures[start : start + _BATCH_SIZE]
             pixels = np.stack([center_crop(to_rgb(picture), size) for picture in part])
             embeddings.append(self.model.encode_images(to_tensor(pixels).to(self.model.device)))
+        check_finite(torch.cat(embeddings), "CLIP: the embeddings of pictures")
         return torch.cat(embeddings)
 
     @torch.no_grad()
@@ -153,12 +156,20 @@ class CLIP:
 
         Raises:
             UsageError: There are none, or one is empty or too long.
+            SamplingError: What the model computes is not finite.
         """
         if not texts:
             raise UsageError("texts", got=[], expected="at least one", hint="say what to look for")
         tokens = torch.from_numpy(self.tokenizer.encode_batch(texts, truncate=truncate))
+        return self.encode_tokens(tokens)
+
+    @torch.no_grad()
+    def encode_tokens(self, tokens: Int[Tensor, "N T"]) -> Float[Tensor, "N E"]:
+        """Embed texts in tokens, as its tokenizer gives them, as unit vectors."""
         parts = tokens.to(self.model.device).split(_BATCH_SIZE)
-        return torch.cat([self.model.encode_texts(part) for part in parts])
+        embeddings = torch.cat([self.model.encode_texts(part) for part in parts])
+        check_finite(embeddings, "CLIP: the embeddings of texts")
+        return embeddings
 
     def scores(
         self, pictures: Sequence[Image.Image], texts: Sequence[str], *, truncate: bool = False
@@ -173,6 +184,7 @@ class CLIP:
         labels: Sequence[str],
         *,
         templates: Sequence[str] = ("{}",),
+        truncate: bool = False,
     ) -> Float[Tensor, "N M"]:
         """Say which label fits a picture, without having been trained on the labels.
 
@@ -181,6 +193,7 @@ class CLIP:
             labels: What may be seen in them, at least one.
             templates: Sentences in which "{}" stands for the label; the embeddings of a label in
                 all of them are averaged (section 3.1.4).
+            truncate: Cut sentences that are too long.
 
         Returns:
             For each picture the probability of each label, on the CPU.
@@ -192,21 +205,32 @@ class CLIP:
             if "{}" not in template:
                 raise UsageError("template", got=template, expected='"{}" where the label goes')
         texts = [t.replace("{}", label) for label in labels for t in templates]
-        each = self.encode_texts(texts).unflatten(0, (len(labels), -1))  # M templates E
+        each = self.encode_texts(texts, truncate=truncate).unflatten(
+            0, (len(labels), -1)
+        )  # M templates E
         similarity = cosines(self.encode_pictures(pictures), F.normalize(each.mean(dim=1), dim=-1))
         return (self.model.scale * similarity).softmax(dim=1).cpu()
 
-    def recalls(self, pictures: Sequence[Image.Image], captions: Sequence[str]) -> dict[str, float]:
+    def recalls(
+        self,
+        pictures: Sequence[Image.Image],
+        captions: Sequence[str],
+        *,
+        at: Sequence[int] = (1, 5),
+        truncate: bool = False,
+    ) -> dict[str, float]:
         """Retrieval both ways: see `armchair.models.clip.recalls`.
 
         Args:
             pictures: At least one.
             captions: One of each, in the same order.
+            at: How many of the best count as found.
+            truncate: Cut captions that are too long.
         """
         if len(pictures) != len(captions):
             expected = f"{len(pictures)}, one of each picture"
             raise UsageError("captions", got=len(captions), expected=expected)
-        return recalls(self.scores(pictures, captions))
+        return recalls(self.scores(pictures, captions, truncate=truncate), at)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -36,6 +37,7 @@ from armchair.sampling.diffusion import DiffusionSampling, Known, invert_images,
 _STRENGTH = 0.6
 _STEPS_WITH_NOISE = 100  # of DDIM with noise, which at 20 draws worse than any other sampler
 _LEAST_DIFFERENCE = 1e-6  # of two texts' embeddings
+_LEAST_COLOUR = 48  # levels between red, green and blue; a photograph of black and white has some
 
 
 class DALLE2(DALLE2Parts):
@@ -83,7 +85,7 @@ class DALLE2(DALLE2Parts):
             settings["decoder_steps"] = steps
         chosen = self._edit_settings(**settings)
         how = replace(chosen.of_decoder, sampler="ddim", eta=eta)
-        embedding, latents = self._seen([picture], chosen)
+        embedding, latents = self._seen([picture], chosen, batch_size)
         drawn = self._from_embeddings(
             embedding.expand(count, -1),
             latents.expand(count, -1, -1, -1),
@@ -132,7 +134,7 @@ class DALLE2(DALLE2Parts):
             hint = "the first picture and the last are among them"
             raise UsageError("count", got=count, expected="at least 2", hint=hint)
         chosen = self._edit_settings(**settings)
-        embeddings, latents = self._seen(pictures, chosen)
+        embeddings, latents = self._seen(pictures, chosen, batch_size)
         ways = [k * (len(pictures) - 1) / (count - 1) for k in range(count)]
         drawn = self._from_embeddings(
             _along(embeddings, ways),
@@ -192,7 +194,7 @@ class DALLE2(DALLE2Parts):
         if not float(difference.norm()) > _LEAST_DIFFERENCE:
             hint = "say what is to change"
             raise UsageError("after", got=after, expected="another text than before", hint=hint)
-        embedding, latents = self._seen([picture], chosen)
+        embedding, latents = self._seen([picture], chosen, batch_size)
         direction = F.normalize(difference, dim=1)
         shares = [theta * k / (count - 1) for k in range(count)] if count > 1 else [theta]
         drawn = self._from_embeddings(
@@ -227,7 +229,8 @@ class DALLE2(DALLE2Parts):
         Args:
             picture: Of any mode and size; of it the square in its centre.
             prompt: What the whole result is to show; None for a model that reads no captions.
-            mask: Of the picture's size. **White is painted anew, black stays.**
+            mask: Of the picture's size. **White is painted anew, black stays**, greys are in
+                between, and what is transparent counts as white.
             strength: How much noise is laid over the picture first, in (0, 1]: at 1 nothing shows
                 through. 0.6 if not given, and 1 with a mask.
             count: How many pictures.
@@ -238,8 +241,8 @@ class DALLE2(DALLE2Parts):
             **settings: As in `generate`.
 
         Raises:
-            UsageError: The mask has another size than the picture or is black all over, or a
-                number is out of range.
+            UsageError: The mask has another size than the picture, has colours, or is black all
+                over, or a number is out of range.
             DataError: The picture's pixels are not whole numbers.
         """
         texts = self._texts(() if prompt is None else prompt)
@@ -287,7 +290,9 @@ class DALLE2(DALLE2Parts):
         for name in settings:
             if name not in self._edit_setting_names:
                 raise UnknownNameError("setting of an edit", name, self._edit_setting_names)
-        return self.settings(**{"guidance_scale": 1.0, **settings})
+        if settings.get("guidance_scale") is None:
+            settings["guidance_scale"] = 1.0
+        return self.settings(**settings)
 
     @property
     def _edit_setting_names(self) -> tuple[str, ...]:
@@ -296,7 +301,7 @@ class DALLE2(DALLE2Parts):
         return tuple(name for name in self.setting_names if not name.startswith(left_out))
 
     def _seen(
-        self, pictures: Sequence[Image.Image], settings: DALLE2SamplingConfig
+        self, pictures: Sequence[Image.Image], settings: DALLE2SamplingConfig, batch_size: int
     ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B 3 H W"]]:
         """The embeddings of given pictures, and their latents."""
         assert self.clip is not None
@@ -304,8 +309,13 @@ class DALLE2(DALLE2Parts):
         size = self.decoder.config.image_size
         images = torch.cat([_square(picture, size) for picture in pictures])
         how = replace(settings.of_decoder, sampler="ddim")
-        told = self._of_embeddings(embeddings)
-        return embeddings, invert_images(self.decoder, told, images, settings=how)
+        latents = [
+            invert_images(self.decoder, self._of_embeddings(seen), part, settings=how)
+            for seen, part in zip(
+                embeddings.split(batch_size), images.split(batch_size), strict=True
+            )
+        ]
+        return embeddings, torch.cat(latents)
 
     def _of_embeddings(self, embeddings: Float[Tensor, "B E"]) -> Condition:
         """What the decoder is told of embeddings without captions."""
@@ -351,7 +361,7 @@ def _square(picture: Image.Image, size: int) -> Float[Tensor, "1 3 {size} {size}
 
 
 def _painted(mask: Image.Image, size: int) -> Float[Tensor, "1 1 {size} {size}"]:
-    """Where a mask is white: 1 there, 0 where it is black."""
+    """Where a mask is white, or transparent: 1 there, 0 where it is black."""
     return to_unit(_square(mask, size))[:, :1]
 
 
@@ -359,6 +369,9 @@ def _check_mask(mask: Image.Image, picture: Image.Image, size: int) -> None:
     if mask.size != picture.size:
         expected, hint = f"{picture.size}, the picture's size", "make it from a copy of the picture"
         raise UsageError("mask", got=mask.size, expected=expected, hint=hint)
+    if int(np.ptp(to_rgb(mask), axis=2).max()) > _LEAST_COLOUR:
+        hint = "white is painted anew, black stays, and greys are in between"
+        raise UsageError("mask", got="colours", expected="black, white and greys", hint=hint)
     if not bool(_painted(mask, size).any()):
         hint = "white is painted anew, black stays; only the square in the centre counts"
         raise UsageError("mask", got="black all over", expected="some white", hint=hint)

@@ -34,6 +34,8 @@ class DALLE2SamplingConfig:
         prior_candidates: Embeddings that a diffusion prior draws, of which the best is kept.
         decoder_steps: Steps of the decoder.
         guidance_scale: The same as the prior's, of the decoder.
+        percentile: None to clip what the decoder predicts; in (0, 1) to scale it back from this
+            percentile of its magnitudes (dynamic thresholding), for strong guidance.
         decoder_sampler: How the decoder draws.
         first_upsampler_steps: Steps of the first upsampler.
         second_upsampler_steps: Steps of the second.
@@ -48,6 +50,7 @@ class DALLE2SamplingConfig:
     prior_candidates: int = 2
     decoder_steps: int = 20
     guidance_scale: float = 1.0
+    percentile: float | None = None
     decoder_sampler: Sampler = "dpm_solver"
     first_upsampler_steps: int = 7
     second_upsampler_steps: int = 7
@@ -63,6 +66,9 @@ class DALLE2SamplingConfig:
                 raise UnknownNameError(name, getattr(self, name), SAMPLERS)
         if self.precision not in PRECISIONS:
             raise UnknownNameError("precision", self.precision, PRECISIONS)
+        if self.percentile is not None and not 0 < self.percentile < 1:
+            hint = "0.995 is usual"
+            raise ConfigError("percentile", got=self.percentile, expected="in (0, 1)", hint=hint)
         for name in ("prior_guidance_scale", "guidance_scale"):
             if not 1 <= getattr(self, name) <= 100:
                 hint = "1 is no guidance; 2 to 5 follow the caption more closely"
@@ -84,6 +90,7 @@ class DALLE2SamplingConfig:
             num_steps=self.decoder_steps,
             sampler=self.decoder_sampler,
             guidance_scale=self.guidance_scale,
+            percentile=self.percentile,
             precision=self.precision,
         )
 
@@ -159,7 +166,7 @@ class DALLE2Config:
             names += ["prior_steps", "prior_sampler", "prior_candidates"]
         if isinstance(self.prior, DiffusionPriorConfig | AutoregressivePriorConfig):
             names += ["prior_guidance_scale"]
-        names += ["decoder_steps", "decoder_sampler"]
+        names += ["decoder_steps", "decoder_sampler", "percentile"]
         if self.decoder.condition_names:
             names += ["guidance_scale"]
         names += [f"{name}_steps" for name in UPSAMPLERS[: len(self.upsamplers)]]
@@ -181,7 +188,8 @@ class DALLE2Config:
                 continue
             most = getattr(self, part).process.num_timesteps
             if getattr(sampling, name) > most:
-                raise ConfigError(name, got=getattr(sampling, name), expected=f"1 to {most}")
+                expected, hint = f"1 to {most}", "10 to 50 are usually enough"
+                raise ConfigError(name, got=getattr(sampling, name), expected=expected, hint=hint)
         for name in ("decoder_sampler", "upsampler_sampler"):
             if name in self.setting_names and getattr(sampling, name) == "analytic_dpm":
                 expected = "ddpm, ddim or dpm_solver, as pictures are drawn"

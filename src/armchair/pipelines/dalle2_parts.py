@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from armchair.core.config import to_dict
 from armchair.core.errors import BundleError
+from armchair.core.finite import check_finite
 from armchair.diffusion.guidance import Condition
 from armchair.models.clip import CLIPModel
 from armchair.models.priors.autoregressive import AutoregressivePrior
@@ -200,8 +201,10 @@ class DALLE2Parts(Drawing[DALLE2SamplingConfig]):
         if self.decoder.config.text is not None:
             condition["text"] = text
         if self.clip is not None:
-            texts = self.clip.model.encode_texts(text)
-            condition["embedding"] = self._draw_embeddings(text, texts, keys, settings)
+            texts = self.clip.encode_tokens(text)
+            drawn = self._draw_embeddings(text, texts, keys, settings)
+            check_finite(drawn, "the prior: the embeddings that it draws")
+            condition["embedding"] = drawn
         return condition
 
     def _draw_embeddings(

@@ -9,9 +9,11 @@ from armchair.recipes.clip_paper import clip_paper
 from armchair.recipes.clip_scenes import clip_scenes, clip_scenes_tiny
 from armchair.recipes.dalle1_paper import dalle1_paper
 from armchair.recipes.dalle1_scenes import scenes, scenes_tiny, scenes_vqvae
-from armchair.recipes.dalle2_paper import dalle2_paper
+from armchair.recipes.dalle2_paper import dalle2_paper, dalle2_paper_autoregressive
 from armchair.recipes.dalle2_scenes import (
     dalle2_scenes,
+    dalle2_scenes_autoregressive,
+    dalle2_scenes_one_step,
     dalle2_scenes_tiny,
     ddpm_scenes,
     ddpm_scenes_tiny,
@@ -31,8 +33,11 @@ RECIPES: dict[str, Callable[[], DALLE1Recipe | CLIPRecipe | DALLE2Recipe]] = {
     "clip-scenes-tiny": clip_scenes_tiny,
     "clip-paper": clip_paper,
     "dalle2-scenes": dalle2_scenes,
+    "dalle2-scenes-one-step": dalle2_scenes_one_step,
+    "dalle2-scenes-autoregressive": dalle2_scenes_autoregressive,
     "dalle2-scenes-tiny": dalle2_scenes_tiny,
     "dalle2-paper": dalle2_paper,
+    "dalle2-paper-autoregressive": dalle2_paper_autoregressive,
     "glide-scenes": glide_scenes,
     "glide-scenes-tiny": glide_scenes_tiny,
     "ddpm-scenes": ddpm_scenes,

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from armchair.core.device import PRECISIONS, Precision, autocast, resolve_precision
-from armchair.core.errors import ConfigError, UnknownNameError
+from armchair.core.errors import ConfigError, SamplingError, UnknownNameError
 from armchair.diffusion.guidance import Condition, guide, inpaint, threshold
 from armchair.diffusion.process import Denoiser, add_noise
 from armchair.diffusion.samplers import (
@@ -90,11 +90,16 @@ class DiffusionSampling:
         if self.percentile is not None and not 0 < self.percentile < 1:
             raise ConfigError("percentile", got=self.percentile, expected="in (0, 1)")
         if not 0 <= self.eta < float("inf"):
-            raise ConfigError("eta", got=self.eta, expected="at least 0, and finite")
+            hint = "0 draws nothing anew, and 1 as much as DDPM"
+            raise ConfigError("eta", got=self.eta, expected="at least 0, and finite", hint=hint)
         if self.eta and self.sampler != "ddim":
             raise ConfigError("eta", got=self.eta, expected="0, as the sampler is not ddim")
         if not 0 < self.strength <= 1:
-            raise ConfigError("strength", got=self.strength, expected="above 0, at most 1")
+            expected, hint = (
+                "above 0, at most 1",
+                "0.4 to 0.8 changes a picture and keeps its forms",
+            )
+            raise ConfigError("strength", got=self.strength, expected=expected, hint=hint)
         if self.precision not in PRECISIONS:
             raise UnknownNameError("precision", self.precision, PRECISIONS)
 
@@ -224,10 +229,18 @@ def noise_images(
 
 @contextmanager
 def _drawing(model: DiffusionModel, settings: DiffusionSampling) -> Iterator[None]:
-    """Dropout off, no gradients, and matrix products in the precision that was asked for."""
+    """Dropout off, no gradients, and matrix products in the precision that was asked for.
+
+    An error says in which model it arose.
+    """
     dtype = resolve_precision(settings.precision, model.device)
-    with evaluating(model), torch.no_grad(), autocast(model.device, dtype):
-        yield
+    try:
+        with evaluating(model), torch.no_grad(), autocast(model.device, dtype):
+            yield
+    except SamplingError as error:
+        hint = "lower the guidance scale" if settings.guidance_scale > 1 else None
+        what, _, _ = str(error).partition("\n")
+        raise SamplingError(f"{model.role}: {what}", hint=hint) from error
 
 
 def _picture_noise(model: UNet, keys: Sequence[tuple[int, int]], size: int) -> Noise:

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from armchair.core.errors import ConfigError, SamplingError
+from armchair.core.errors import ConfigError
+from armchair.core.finite import check_finite
 from armchair.models.priors.autoregressive import AutoregressivePrior
 from armchair.models.priors.embedding_space import NUM_DOTS
 from armchair.sampling.evaluating import evaluating
@@ -73,12 +74,7 @@ def sample_codes(
             if index > 0:
                 logits = prior.decode(codes[-1][rows], cache, index - 1)
             guided = guided_logits(logits, len(keys), guidance_scale)
-            if not bool(guided.isfinite().all()):
-                raise SamplingError(
-                    f"the logits of code {index}",
-                    got="a value that is not finite",
-                    expected="finite numbers",
-                    hint="lower the guidance scale",
-                )
+            hint = "lower the guidance scale" if guidance_scale > 1 else None
+            check_finite(guided, f"the prior: the logits of code {index}", hint=hint)
             codes.append(draw(guided, uniforms[:, 1 + index]))
     return prior.space.decode(torch.stack(codes, dim=1))

@@ -84,6 +84,11 @@ class DiffusionPrior(DiffusionModel):
         self.register_buffer("mean_squared_errors", errors)
         init_weights(self, num_layers=config.stream.num_layers)
 
+    @property
+    def role(self) -> str:
+        """The prior."""
+        return "the prior"
+
     def null(self, condition: Condition) -> Condition:
         """A caption of padding, whose embedding is zero: x_t stays."""
         return self.stream.null_caption(condition)
