@@ -146,7 +146,8 @@ def main() -> None:
     print(f"| batch | {' | '.join([*names, *PAIRS])} |\n|{'---|' * (1 + len(names) + len(PAIRS))}")
     for batch, row in rows.items():
         ms = " | ".join(f"{row['milliseconds'][name]:.0f} ms" for name in names)
-        print(f"| {batch} | {ms} | " + " | ".join(f"{row['times_as_fast'][p]:.2f}" for p in PAIRS))
+        ratios = " | ".join(f"{row['times_as_fast'][pair]:.2f}" for pair in PAIRS)
+        print(f"| {batch} | {ms} | {ratios} |")
 
 
 if __name__ == "__main__":
