@@ -185,6 +185,26 @@ def test_configs_that_make_no_sense(field, value, message):
         dataclasses.replace(TINY, **{field: value})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch_size": 1}, "patch_size.*power of 2"),
+        ({"patch_size": 6, "image_size": 18}, "patch_size.*power of 2"),
+        ({"patch_size": 8, "image_dim": 18}, "image_dim.*multiple of 4"),
+    ],
+)
+def test_convolutions_that_make_no_patches(changes, message):
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        dataclasses.replace(TINY, patches="convolutions", **changes)
+
+
+@pytest.mark.parametrize("patches", ["linear", "convolutions"])
+def test_pictures_become_as_many_tokens_by_either_kind_of_patches(patches):
+    model = build(patches=patches)
+    assert model.images.patches(images(2)).shape == (2, 16, 4, 4)
+    assert model.encode_images(images(2)).shape == (2, 5)
+
+
 # The loss
 
 

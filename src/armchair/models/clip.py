@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from armchair.core.errors import ConfigError
 from armchair.nn.attention import Visible
 from armchair.nn.blocks import Activation, TransformerBlock
+from armchair.nn.patches import Patches, patch_layers
 
 MAX_SCALE = 100.0
 _FIRST_SCALE = 1 / 0.07
@@ -50,6 +51,7 @@ class CLIPConfig:
         text_heads: Attention heads of each.
         embedding_dim: Dimensions of the space in which both meet.
         activation: "gelu", or OpenAI's "quick_gelu".
+        patches: What makes patches into tokens; see `patch_layers`. "linear" is the paper's.
     """
 
     image_size: int
@@ -64,6 +66,7 @@ class CLIPConfig:
     text_heads: int
     embedding_dim: int
     activation: Activation = "gelu"
+    patches: Patches = "linear"
 
     def __post_init__(self) -> None:
         for field, value in vars(self).items():
@@ -77,6 +80,16 @@ class CLIPConfig:
             if getattr(self, field) % getattr(self, divisor):
                 expected = f"a multiple of {divisor} = {getattr(self, divisor)}"
                 raise ConfigError(field, got=getattr(self, field), expected=expected)
+        if self.patches == "convolutions":
+            self._check_convolutions()
+
+    def _check_convolutions(self) -> None:
+        size = self.patch_size
+        if size < 2 or size & (size - 1):
+            raise ConfigError("patch_size", got=size, expected="a power of 2, for convolutions")
+        if self.image_dim % (size // 2):
+            expected = f"a multiple of {size // 2}, half the patch_size, for convolutions"
+            raise ConfigError("image_dim", got=self.image_dim, expected=expected)
 
 
 class ImageTransformer(nn.Module):
@@ -90,6 +103,7 @@ class ImageTransformer(nn.Module):
         num_heads: Attention heads of each.
         embedding_dim: Dimensions E of the embedding.
         activation: See `CLIPConfig`.
+        patches: See `CLIPConfig`.
     """
 
     def __init__(
@@ -102,10 +116,11 @@ class ImageTransformer(nn.Module):
         num_heads: int,
         embedding_dim: int,
         activation: Activation,
+        patches: Patches,
     ) -> None:
         super().__init__()
         num_patches = (image_size // patch_size) ** 2
-        self.patches = nn.Conv2d(3, dim, patch_size, stride=patch_size, bias=False)
+        self.patches = patch_layers(patches, patch_size, dim)
         self.class_token = nn.Parameter(torch.empty(1, dim))
         self.positions = nn.Parameter(torch.empty(1 + num_patches, dim))
         self.first_norm = nn.LayerNorm(dim)
@@ -193,6 +208,7 @@ class CLIPModel(nn.Module):
             num_heads=config.image_heads,
             embedding_dim=config.embedding_dim,
             activation=config.activation,
+            patches=config.patches,
         )
         self.texts = TextTransformer(
             vocab_size=config.text_vocab_size,

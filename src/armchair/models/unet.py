@@ -35,9 +35,9 @@ from armchair.diffusion.process import ProcessConfig
 from armchair.models.diffusion_model import DiffusionModel
 from armchair.models.text_stream import TextStream, TextStreamConfig
 from armchair.nn.embeddings import TimestepEmbedding
+from armchair.nn.normalisation import Norm
 from armchair.nn.resampling import resize
 from armchair.nn.unet_blocks import (
-    Norm,
     Resampling,
     ResidualBlock,
     SpatialAttention,

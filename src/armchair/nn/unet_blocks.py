@@ -12,7 +12,6 @@ Source: "Diffusion Models Beat GANs on Image Synthesis" (arXiv 2105.05233), sect
 
 from __future__ import annotations
 
-import math
 from typing import Literal, TypeVar
 
 import torch
@@ -21,31 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from armchair.nn.attention import attend
+from armchair.nn.normalisation import Norm
 
 Resampling = Literal["down", "up"]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
-
-_MAX_GROUPS = 32
-_MIN_GROUP = 4  # channels, where there are as many
-
-
-class Norm(nn.GroupNorm):
-    """Group normalisation in float32, whatever the input's dtype.
-
-    There are 32 groups, or fewer where they would have less than four channels: a channel that is
-    normalised by itself loses its mean, which is how a network passes on a picture's colour.
-    """
-
-    def __init__(self, channels: int) -> None:
-        num_groups = math.gcd(_MAX_GROUPS, channels)
-        while num_groups > 1 and channels < num_groups * _MIN_GROUP:
-            num_groups //= 2
-        super().__init__(num_groups, channels)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise, in the dtype of the input."""
-        with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.float()).to(input.dtype)
 
 
 class ResidualBlock(nn.Module):
