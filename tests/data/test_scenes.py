@@ -38,6 +38,7 @@ from armchair.data.scenes import (
 )
 from armchair.data.scenes.backgrounds import BACKGROUND_COLOURS
 from armchair.data.scenes.materials import PALETTES
+from armchair.data.scenes.near_misses import near_miss
 from armchair.data.scenes.objects import PARTS, Part, Spot
 from armchair.data.scenes.outlines import band, box, disc, join, rectangle, smooth
 from armchair.data.scenes.wording import MAX_CAPTIONS, with_article
@@ -408,6 +409,35 @@ def test_it_is_a_data_set_of_captioned_pictures():
     assert (scenes.pixels(7) == draw(scene(0, 7), 64)).all()
     assert len(scenes.captions(7)) == len(set(scenes.captions(7))) == 8
     assert scenes.captions(7) == Scenes(CONFIG).captions(7)
+
+
+@given(st.integers(0, 999), st.integers(0, 7), st.integers(0, 10_000))
+@settings(max_examples=200, deadline=None)
+def test_near_misses_are_worded_alike_and_not_true(index, wording, seed):
+    scenes = Scenes(CONFIG)
+    shown = scenes.scene(index)
+    missed = near_miss(shown, numpy_generator("test", seed))
+    assert set(missed.pairs) <= set(SEEN_PAIRS)
+    assert len({object_ for object_, _ in missed.pairs}) == len(shown.pairs)
+    assert missed.places == shown.places
+    told = Stated(missed.pairs, missed.background, missed.size, missed.relation)
+    assert not told.is_true_of(shown)
+    texts = scenes.near_misses(index, wording, 3, numpy_generator("test", seed))
+    assert texts == scenes.near_misses(index, wording, 3, numpy_generator("test", seed))
+    assert len(texts) == 3
+    assert scenes.captions(index)[wording] not in texts
+
+
+def test_near_misses_miss_each_thing_that_a_caption_may_state():
+    missed = Counter[str]()
+    for index in range(300):
+        shown = scene(0, index)
+        other = near_miss(shown, numpy_generator("test", index))
+        for name in ("pairs", "background", "size", "relation"):
+            missed[name] += getattr(shown, name) != getattr(other, name)
+    assert missed.total() == 300  # one thing each
+    assert missed["pairs"] > 150
+    assert min(missed.values()) > 10
 
 
 def test_a_picture_may_be_written_to_without_harm():

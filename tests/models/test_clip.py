@@ -225,16 +225,32 @@ def test_the_loss_is_the_definition():
     assert contrastive_loss(same, same, scale).item() == pytest.approx(math.log(4), rel=1e-5)
 
 
-def test_the_loss_of_a_batch_is_the_mean_of_its_ranks_losses():
+def test_pictures_are_told_false_texts_too():
+    a, b, false, scale = unit(4, 5), unit(4, 5, seed=1), unit(6, 5, seed=2), torch.tensor(7.0)
+    own = torch.arange(4)
+    which_text = F.cross_entropy(7 * a @ torch.cat([b, false]).T, own)
+    which_picture = F.cross_entropy(7 * b @ a.T, own)
+    expected = (which_text + which_picture) / 2
+    torch.testing.assert_close(contrastive_loss(a, b, scale, false=false), expected)
+
+
+@pytest.mark.parametrize("false", [None, unit(8, 5, seed=2)])
+def test_the_loss_of_a_batch_is_the_mean_of_its_ranks_losses(false):
     a, b, scale = unit(6, 5), unit(6, 5, seed=1), torch.tensor(7.0)
 
     def loss_of(rank):
         rows = slice(3 * rank, 3 * rank + 3)
-        parts = iter([a, b])
-        return contrastive_loss(a[rows], b[rows], scale, gather=lambda _: (next(parts), 3 * rank))
+        parts = iter([a, b, false])
+        return contrastive_loss(
+            a[rows],
+            b[rows],
+            scale,
+            false=None if false is None else false[4 * rank : 4 * rank + 4],
+            gather=lambda _: (next(parts), 3 * rank),
+        )
 
     mean = (loss_of(0) + loss_of(1)) / 2
-    torch.testing.assert_close(mean, contrastive_loss(a, b, scale))
+    torch.testing.assert_close(mean, contrastive_loss(a, b, scale, false=false))
 
 
 def test_the_loss_is_exact_under_autocast():

@@ -38,6 +38,21 @@ def test_the_loss_is_of_the_whole_batch() -> None:
     assert loss.metrics["scale"].item() == pytest.approx(1 / 0.07)
 
 
+def test_near_misses_are_told_apart_from_the_captions() -> None:
+    batch = toys.pairs(8)
+    batch["near_misses"] = batch["text"].roll(1, dims=1)[:, None].repeat(1, 2, 1)
+    losses = []
+    for chunk_size in (None, 3):
+        objective = toys.fit_clip(ContrastiveLossConfig(chunk_size=chunk_size, near_misses=2))
+        model = objective.model
+        losses.append(objective.loss(batch, progress=0.0, generator=torch.Generator()).total)
+    images, texts = model.encode_images(batch["images"]), model.encode_texts(batch["text"])
+    false = model.encode_texts(batch["near_misses"].flatten(0, 1))
+    expected = contrastive_loss(images, texts, model.scale, false=false)
+    torch.testing.assert_close(losses, [expected, expected])
+    assert expected > contrastive_loss(images, texts, model.scale)
+
+
 @pytest.mark.parametrize("chunk_size", [1, 3, 8])
 def test_gradients_of_chunks_are_those_of_the_batch(chunk_size: int) -> None:
     whole = toys.fit_clip()
@@ -137,3 +152,5 @@ def test_the_preview_shows_captions_and_what_fits_them() -> None:
 def test_a_chunk_has_a_size() -> None:
     with pytest.raises(ConfigError, match="chunk_size: got 0, expected at least 1"):
         ContrastiveLossConfig(chunk_size=0)
+    with pytest.raises(ConfigError, match="near_misses: got -1, expected at least 0"):
+        ContrastiveLossConfig(near_misses=-1)

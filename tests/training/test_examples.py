@@ -121,6 +121,37 @@ def test_captioned_images_draw_a_wording_and_a_crop_for_each_position() -> None:
         assert any(not torch.equal(drawn[0], other) for other in drawn[2:])
 
 
+def test_near_misses_come_with_pictures_that_have_them() -> None:
+    def examples(pictures: Any) -> CaptionedImages:
+        wordings = scene_wordings()
+        settings = {"size": 32, "seed": 0, "augment": False, "near_misses": 4}
+        return CaptionedImages(pictures, wordings, **settings)
+
+    with_them = examples(SCENES).example(1, 5)
+    assert with_them["near_misses"].shape == (4, len(with_them["text"]))
+    assert not (with_them["near_misses"] == with_them["text"]).all(dim=1).any()
+    again, later = examples(SCENES).example(1, 5), examples(SCENES).example(1, 6)
+    assert torch.equal(again["near_misses"], with_them["near_misses"])
+    assert not torch.equal(later["near_misses"], with_them["near_misses"])
+    assert set(examples(Strange()).example(1, 5)) == {"text", "images"}
+
+
+class Strange:
+    """Pictures of which nothing is known but their captions."""
+
+    def __len__(self) -> int:
+        return len(SCENES)
+
+    def pixels(self, index: int) -> Any:
+        return SCENES.pixels(index)
+
+    def captions(self, index: int) -> list[str]:
+        return SCENES.captions(index)
+
+    def fingerprint(self) -> str:
+        return "strange"
+
+
 def embedding_store(folder: Path) -> EmbeddingStore:
     """Six views of three pictures with three wordings each, embedded as numbers that tell them."""
     images = np.arange(6.0)[:, None].repeat(2, axis=1)

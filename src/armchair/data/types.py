@@ -27,3 +27,21 @@ class CaptionedPictures(Protocol):
     def fingerprint(self) -> str:
         """What tells these pictures and captions from others; the same in any process."""
         ...
+
+
+@runtime_checkable
+class NearMisses(Protocol):
+    """Pictures of which it is known what is nearly true of them."""
+
+    def near_misses(
+        self, index: int, wording: int, count: int, generator: np.random.Generator
+    ) -> list[str]:
+        """As many captions, worded like one of the picture's own, of which one thing is not true.
+
+        Args:
+            index: Which picture.
+            wording: The number of that caption of its own.
+            count: How many.
+            generator: Where the choices come from.
+        """
+        ...

@@ -266,6 +266,7 @@ def contrastive_loss(
     texts: Float[Tensor, "B E"],
     scale: Float[Tensor, ""],
     *,
+    false: Float[Tensor, "M E"] | None = None,
     gather: Gather = alone,
 ) -> Float[Tensor, ""]:
     """Nats for telling each picture's text among all texts, and each text's picture: their mean.
@@ -278,14 +279,18 @@ def contrastive_loss(
         images: Unit vectors.
         texts: Those of the texts that belong to them, in the same order.
         scale: What cosines are multiplied by.
+        false: Unit vectors of more texts, which belong to no picture; None for none. A picture's
+            text is told among them too.
         gather: Brings the embeddings of all ranks together.
 
-    Source: figure 3.
+    Source: figure 3; "When and Why Vision-Language Models Behave like Bags-Of-Words" (arXiv
+    2210.01936), section 4, for false texts.
     """
     all_images, first = gather(images)
     all_texts, _ = gather(texts)
     own = first + torch.arange(len(images), device=images.device)
-    which_text = F.cross_entropy(scale * cosines(images, all_texts), own)
+    candidates = all_texts if false is None else torch.cat([all_texts, gather(false)[0]])
+    which_text = F.cross_entropy(scale * cosines(images, candidates), own)
     which_image = F.cross_entropy(scale * cosines(texts, all_images), own)
     return (which_text + which_image) / 2
 

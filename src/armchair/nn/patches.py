@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import nn
 
 from armchair.nn.normalisation import Norm
@@ -35,4 +34,4 @@ def patch_layers(kind: Patches, patch_size: int, dim: int) -> nn.Module:
         width = dim >> layer
         layers += [Norm(width), nn.GELU()]
     layers.append(nn.Conv2d(dim, dim, 1, bias=False))
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    return nn.Sequential(*layers)

@@ -17,7 +17,7 @@ from typing import Any
 
 from armchair.core.errors import ConfigError
 from armchair.core.schedules import Schedule
-from armchair.data.sources import DataConfig
+from armchair.data.sources import DataConfig, at_size
 from armchair.models.clip import CLIPConfig, CLIPModel
 from armchair.pipelines.clip import CLIP
 from armchair.text.tokenizer import TokenizerConfig
@@ -119,11 +119,12 @@ def clip_lesson(
         text=run.validation_text,
     )
     examples = CaptionedImages(
-        run.data.pictures,
+        at_size(run.data.pictures, config.image_size),
         run.wordings(training),
         size=config.image_size,
         seed=training.seed,
         augment=augment,
+        near_misses=loss.near_misses,
     )
     return objective, examples
 

@@ -23,7 +23,7 @@ from armchair.data.transforms import (
     center_crop,
     random_crop,
 )
-from armchair.data.types import CaptionedPictures
+from armchair.data.types import CaptionedPictures, NearMisses
 from armchair.text.tokenizer import Tokenizer
 
 
@@ -83,11 +83,15 @@ class Wordings:
         generator = numpy_generator("caption", self.seed, position)
         among = max(1, math.ceil(self.share(position) * len(wordings)))
         which = int(generator.integers(among))
+        return which, self.encode([wordings[which]], generator)[0]
+
+    def encode(self, texts: Sequence[str], generator: np.random.Generator) -> Int64[Tensor, "N T"]:
+        """The tokens of texts, with merges left out by lot."""
         dropout = self.tokenizer.config.dropout
-        text = self.tokenizer.encode_batch(
-            [wordings[which]], truncate=True, dropout=dropout, generator=generator
+        tokens = self.tokenizer.encode_batch(
+            texts, truncate=True, dropout=dropout, generator=generator
         )
-        return which, torch.from_numpy(text[0])
+        return torch.from_numpy(tokens)
 
 
 def check_wordings(share: Schedule) -> None:
@@ -121,6 +125,8 @@ class CaptionedCodes:
 class CaptionedImages:
     """Captions as "text" and pictures of one size as "images" in [-1, 1].
 
+    Where they are asked for, captions that are nearly true come with them as "near_misses", N T.
+
     Args:
         pictures: The data set.
         wordings: Draws the captions.
@@ -128,6 +134,7 @@ class CaptionedImages:
         seed: Keys the crops.
         augment: Crop and shrink at random, near the centre and without a flip; see
             `augment_for_transformer`.
+        near_misses: How many such captions come with each picture, if the data set has them.
     """
 
     def __init__(
@@ -138,25 +145,34 @@ class CaptionedImages:
         size: int,
         seed: int,
         augment: bool,
+        near_misses: int = 0,
     ) -> None:
         self.pictures = pictures
         self.wordings = wordings
         self.size = size
         self.seed = seed
         self.augment = augment
+        self.near_misses = near_misses
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def example(self, index: int, position: int) -> dict[str, Tensor]:
         """Picture `index`, with a wording and a crop drawn for position `position`."""
-        _, text = self.wordings.draw(self.pictures.captions(index), position)
+        wording, text = self.wordings.draw(self.pictures.captions(index), position)
+        example = {"text": text, "images": to_tensor(self._crop(index, position))}
+        if self.near_misses and isinstance(self.pictures, NearMisses):
+            generator = numpy_generator("near misses", self.seed, position)
+            texts = self.pictures.near_misses(index, wording, self.near_misses, generator)
+            example["near_misses"] = self.wordings.encode(texts, generator)
+        return example
+
+    def _crop(self, index: int, position: int) -> UInt8[np.ndarray, "S S 3"]:
         pixels = self.pictures.pixels(index)
         if not self.augment:
-            return {"text": text, "images": to_tensor(center_crop(pixels, self.size))}
+            return center_crop(pixels, self.size)
         generator = numpy_generator("augment", self.seed, position)
-        crop = augment_for_transformer(pixels, self.size, generator)
-        return {"text": text, "images": to_tensor(crop)}
+        return augment_for_transformer(pixels, self.size, generator)
 
 
 class EmbeddedCaptions:

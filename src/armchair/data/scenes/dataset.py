@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from armchair.core.errors import ConfigError
 from armchair.core.random import numpy_generator
 from armchair.data.scenes.drawing import draw
+from armchair.data.scenes.near_misses import near_miss
 from armchair.data.scenes.wording import MAX_CAPTIONS, captions
 from armchair.data.scenes.world import SPLITS, Scene, scene
 
@@ -71,8 +72,31 @@ class Scenes:
 
     def captions(self, index: int) -> list[str]:
         """Picture `index` in `num_captions` different wordings."""
+        return self._captions(index, self.scene(index))
+
+    def near_misses(
+        self, index: int, wording: int, count: int, generator: np.random.Generator
+    ) -> list[str]:
+        """Captions that are not true of picture `index`, though all but one thing in them is.
+
+        Args:
+            index: Which picture.
+            wording: Which of its captions they are to be worded like.
+            count: How many; the same may be among them twice.
+            generator: Where the choices come from.
+        """
+        true = self._captions(index, self.scene(index))[wording]
+        texts: list[str] = []
+        while len(texts) < count:
+            text = self._captions(index, near_miss(self.scene(index), generator))[wording]
+            if text != true:  # it states what was changed
+                texts.append(text)
+        return texts
+
+    def _captions(self, index: int, scene: Scene) -> list[str]:
+        """A scene in the wordings of picture `index`."""
         generator = numpy_generator(f"scenes/{self.config.split}/captions", self.config.seed, index)
-        return captions(self.scene(index), self.config.num_captions, generator)
+        return captions(scene, self.config.num_captions, generator)
 
     def fingerprint(self) -> str:
         """What tells these scenes from others; their size does not."""

@@ -6,8 +6,9 @@ caching, and its gradients are those of the whole batch at once. Parts of a batc
 accumulated (`TrainingConfig.accumulation`) are another thing: each would know only its own pairs.
 
 Source: "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020,
-section 2; Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
-arXiv 2101.06983.
+section 2; Yuksekgonul et al., "When and Why Vision-Language Models Behave like Bags-Of-Words",
+arXiv 2210.01936, section 4, for captions that are nearly true; Gao et al., "Scaling Deep
+Contrastive Learning Batch Size under Memory Limited Setup", arXiv 2101.06983.
 """
 
 from __future__ import annotations
@@ -44,17 +45,22 @@ class ContrastiveLossConfig:
     Attributes:
         chunk_size: Pairs that pass through the model at once, with gradient caching; None for the
             whole batch.
+        near_misses: Captions that are nearly true of each picture, among which it has to find its
+            own too, if the data set has them, as scenes do; 0 in the paper.
     """
 
     chunk_size: int | None = None
+    near_misses: int = 0
 
     def __post_init__(self) -> None:
+        if self.near_misses < 0:
+            raise ConfigError("near_misses", got=self.near_misses, expected="at least 0")
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ConfigError("chunk_size", got=self.chunk_size, expected="at least 1")
 
 
 class ContrastiveObjective(Objective[CLIPModel]):
-    """Trains a `CLIPModel` on batches of "images" and "text".
+    """Trains a `CLIPModel` on batches of "images" and "text", and perhaps "near_misses".
 
     Args:
         model: The model.
@@ -83,8 +89,10 @@ class ContrastiveObjective(Objective[CLIPModel]):
         """The symmetric cross-entropy of a batch, in nats."""
         images = self._encode(self.model.encode_images, batch["images"])
         texts = self._encode(self.model.encode_texts, batch["text"])
-        scale = self.model.scale
-        total = contrastive_loss(images, texts, scale, gather=self.gather)
+        scale, false = self.model.scale, None
+        if "near_misses" in batch:
+            false = self._encode(self.model.encode_texts, batch["near_misses"].flatten(0, 1))
+        total = contrastive_loss(images, texts, scale, false=false, gather=self.gather)
         return Loss(total, {"scale": scale.detach()})
 
     def _encode(self, encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
