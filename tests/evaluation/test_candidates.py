@@ -102,6 +102,8 @@ def test_an_untrained_clip_scores_near_chance(tiny_clip: CLIP) -> None:
     assert scores["retrieval"]["caption_recall_1"] < 0.1
     assert set(scores["zero_shot"]) == {"object", "material", "background", "pictures"}
     assert scores["zero_shot"]["object"] < 0.4
+    assert set(scores["pairs"]) == {"seen", "held_out", "pictures"}
+    assert max(scores["pairs"]["seen"], scores["pairs"]["held_out"]) < 0.1
     assert scores["settings"] == {"seed": 1, "truncate": False}
     assert {"commit", "version", "hardware", "date"} <= set(scores)
 

@@ -4,6 +4,7 @@ Everything is measured on fresh scenes that no training saw. The result is one J
 
     retrieval     caption_recall_1, caption_recall_5, picture_recall_1, picture_recall_5, pictures
     zero_shot     object, material, background, pictures
+    pairs         seen, held_out, pictures
     settings      seed, truncate
     commit, version, hardware, date
 """
@@ -46,10 +47,12 @@ def evaluate_clip(clip: CLIP, *, seed: int = 0, truncate: bool = False) -> dict[
 
 
 def clip_scores(clip: CLIP, *, seed: int = 0, truncate: bool = False) -> dict[str, Any]:
-    """The "retrieval" and "zero_shot" of a CLIP of scenes.
+    """The "retrieval", "zero_shot" and "pairs" of a CLIP of scenes.
 
     Retrieval is among scenes of which each caption is true of its own alone. The classes of
-    zero-shot classification are the objects, materials and backgrounds of pictures of one object.
+    zero-shot classification are the objects, materials and backgrounds of pictures of one object;
+    those of "pairs" are all objects in all materials, asked of seen and of held-out ones, which
+    says whether the model sees shapes or knows pairs by heart. Retrieval does not.
 
     Args:
         clip: The model.
@@ -76,7 +79,22 @@ def clip_scores(clip: CLIP, *, seed: int = 0, truncate: bool = False) -> dict[st
             ),
             "pictures": len(single),
         },
+        "pairs": {
+            **{kind: _pairs_told(clip, kind, seed) for kind in ("seen", "held_out")},
+            "pictures": NUM_PICTURES,
+        },
     }
+
+
+def _pairs_told(clip: CLIP, kind: str, seed: int) -> float:
+    """The share of pictures of one object whose pair is told right among all pairs."""
+    pairs = [(object_, material) for object_ in OBJECTS for material in MATERIALS]
+    scenes = [prompt.scene for prompt in prompts(kind, NUM_PICTURES, seed)]
+    pictures = [Image.fromarray(draw(one, clip.model.config.image_size)) for one in scenes]
+    labels = [f"{with_article(material)} {object_}" for object_, material in pairs]
+    told = clip.classify(pictures, labels).argmax(dim=1)
+    right = torch.tensor([pairs.index(one.pairs[0]) for one in scenes])
+    return float((told == right).float().mean())
 
 
 def _classify(

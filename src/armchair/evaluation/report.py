@@ -9,7 +9,7 @@ JSON object:
     seen, held_out, relations
                      all, object, material, background, size, relation, prompts
     candidates       where asked for: see `armchair.evaluation.candidates`
-    retrieval, zero_shot
+    retrieval, zero_shot, pairs
                      of the CLIP of a DALL·E 2: see `armchair.evaluation.clip_report`
     settings         sampling, seed
     commit, version, hardware, date

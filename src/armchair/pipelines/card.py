@@ -161,6 +161,7 @@ def _clip_rows(evaluation: dict[str, Any]) -> list[str]:
         "CLIP: picture to caption, recall at 1 / 5": ("caption_recall_1", "caption_recall_5"),
         "CLIP: caption to picture, recall at 1 / 5": ("picture_recall_1", "picture_recall_5"),
     }
+    pairs = " / ".join(f"{evaluation['pairs'][kind]:.1%}" for kind in ("seen", "held_out"))
     classes = " / ".join(f"{zero_shot[name]:.1%}" for name in ("object", "material", "background"))
     return [
         *(
@@ -168,4 +169,5 @@ def _clip_rows(evaluation: dict[str, Any]) -> list[str]:
             for what, names in rows.items()
         ),
         f"| CLIP: object / material / background, zero-shot | {classes} |",
+        f"| CLIP: which of all pairs, seen / held out | {pairs} |",
     ]
