@@ -60,7 +60,7 @@ def dalle2_scenes() -> DALLE2Recipe:
             embedding_dim=judge.clip.embedding_dim,
         ),
         decoder_loss=DiffusionLossConfig(),
-        decoder_training=_training(num_images=240_000, batch_size=64, learning_rate=4e-3),
+        decoder_training=_training(num_images=300_000, batch_size=64, learning_rate=4e-3),
         first_upsampler=_upsampler(32, 128, channels=32, multipliers=(1, 2, 2)),
         first_upsampler_loss=DiffusionLossConfig(crop_size=32, degradation="blur"),
         first_upsampler_training=_training(num_images=200_000, batch_size=64, learning_rate=4e-3),
