@@ -10,11 +10,12 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("shape", [(8, 8), (4, 32), (32, 4), (1, 5)])
-def test_singular_values_become_about_one(shape: tuple[int, int]) -> None:
+def test_singular_values_become_about_one(shape: tuple[int, int], dtype: torch.dtype) -> None:
     matrix = normal(*shape)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    found = orthogonalize(matrix).float()
+    found = orthogonalize(matrix, dtype).float()
     values = left.T @ found @ right.T
     assert values.diagonal().min() > 0.6
     assert values.diagonal().max() < 1.3
@@ -22,14 +23,14 @@ def test_singular_values_become_about_one(shape: tuple[int, int]) -> None:
 
 
 def test_nothing_stays_nothing() -> None:
-    assert torch.equal(orthogonalize(torch.zeros(3, 4)), torch.zeros(3, 4, dtype=torch.bfloat16))
+    assert torch.equal(orthogonalize(torch.zeros(3, 4), torch.float32), torch.zeros(3, 4))
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6)])
 def test_a_matrix_moves_as_torchs_own_muon_moves_it(shape: tuple[int, int]) -> None:
     ours, theirs = (nn.Parameter(normal(*shape)) for _ in range(2))
     optimizers = [
-        Muon([ours], lr=0.1, weight_decay=0.3),
+        Muon([ours], lr=0.1, weight_decay=0.3, precision="bf16"),
         torch.optim.Muon(
             [theirs], lr=0.1, weight_decay=0.3, adjust_lr_fn="match_rms_adamw", momentum=0.95
         ),
@@ -40,6 +41,15 @@ def test_a_matrix_moves_as_torchs_own_muon_moves_it(shape: tuple[int, int]) -> N
             optimizer.step()
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
     assert not torch.allclose(ours, normal(*shape), atol=0.1)
+
+
+def test_steps_in_float32_are_steps_in_bfloat16_but_for_rounding() -> None:
+    fine, coarse = (nn.Parameter(normal(16, 12)) for _ in range(2))
+    for parameter, precision in ((fine, "fp32"), (coarse, "bf16")):
+        parameter.grad = normal(16, 12, seed=1)
+        Muon([parameter], lr=0.1, precision=precision).step()
+    torch.testing.assert_close(fine, coarse, rtol=0, atol=2e-3)  # of steps of 0.02
+    assert not torch.equal(fine, coarse)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
