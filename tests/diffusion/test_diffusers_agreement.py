@@ -1,9 +1,10 @@
-"""Another implementation's schedules and steps, where it is installed: `pip install diffusers`."""
+"""Another implementation's schedules and steps: those of diffusers."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from torch import Tensor
@@ -11,8 +12,6 @@ from torch import Tensor
 from armchair.diffusion.process import Prediction
 from armchair.diffusion.samplers import ddim, ddpm, dpm_solver
 from armchair.diffusion.schedules import cosine_schedule, linear_schedule
-
-diffusers = pytest.importorskip("diffusers")
 
 SCHEDULE = linear_schedule(1000)
 BETAS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
