@@ -161,6 +161,7 @@ def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(
 def test_a_stage_has_one_observer(unbroken: tuple[Path, Watch]) -> None:
     watch = unbroken[1]
     assert {stage: len(observers) for stage, observers in watch.observers.items()} == {
+        "tokenizer": 1,
         "autoencoder": 1,
         "codes": 1,
         "transformer": 1,
@@ -168,6 +169,9 @@ def test_a_stage_has_one_observer(unbroken: tuple[Path, Watch]) -> None:
     for [observer] in watch.observers.values():
         assert len(observer.starts) == observer.stops == 1
     assert watch.messages == []
+    [reading] = watch.observers["tokenizer"]  # of the captions, to learn merges and to check
+    assert reading.starts == [(0, reading.advanced[-1])]
+    assert reading.advanced == list(range(1, 2 * recipe().data.num_pictures + 1))
 
 
 def test_a_damaged_checkpoint_is_told_without_an_observer(finished: Path) -> None:

@@ -88,7 +88,7 @@ def run(words: Sequence[str]) -> None:
 
     def observe(stage: Stage, folder: Path) -> Observer:
         observers: list[Observer] = []
-        if stage not in ("codes", "embeddings"):
+        if stage not in ("tokenizer", "codes", "embeddings"):
             observers += [MetricsFile(folder / "metrics.jsonl"), PreviewFolder(folder / "previews")]
             if "tensorboard" in options.log_to:
                 observers.append(TensorBoard(folder / "tensorboard"))

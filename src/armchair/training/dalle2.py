@@ -109,9 +109,9 @@ class DALLE2Run(Run[DALLE2Recipe]):
 
     # Text and CLIP
 
-    def _make_tokenizer(self) -> Tokenizer:
+    def _given_tokenizer(self) -> Tokenizer | None:
         if self.recipe.clip_from is None:
-            return super()._make_tokenizer()
+            return None
         clip, bundle = _given_clip(self.recipe.clip_from)
         assert isinstance(clip.tokenizer, Tokenizer)
         config = to_dict(clip.tokenizer.config)

@@ -61,7 +61,7 @@ class Run(ABC, Generic[AnyRecipe]):
         recipe: What to train.
         folder: Where; made if it is not there.
         device: Where to compute.
-        observe: Gives the observer of a stage, by its name and folder; asked once a stage.
+        observe: Gives the observer of a stage, by its name and folder.
         message: Told what a person should know and no observer is there to hear.
         command: What was typed, for the model card.
 
@@ -161,16 +161,39 @@ class Run(ABC, Generic[AnyRecipe]):
     def _tokenizer(self) -> Path:
         path = self.folder / "tokenizer.json"
         if not path.exists():
-            tokenizer = self._make_tokenizer()
-            warning = check_captions(self.data.captions(), tokenizer, truncate=self.recipe.truncate)
+            tokenizer, warning = self._make_tokenizer()
             if warning:
                 self.message(f"tokenizer: {warning}")
             tokenizer.save(path)
         return path
 
-    def _make_tokenizer(self) -> Tokenizer:
+    def _make_tokenizer(self) -> tuple[Tokenizer, str | None]:
+        """A tokenizer that all captions fit, or are cut to: then it says how many are."""
+        given, count = self._given_tokenizer(), len(self.data.pictures)
+        observer = self.observe("tokenizer", self.folder)
+        observer.start(0, count if given else 2 * count)
+        try:
+            captions = self._captions(observer)
+            tokenizer = given or self._train_tokenizer(captions)
+            captions = self._captions(observer, after=0 if given else count)
+            return tokenizer, check_captions(captions, tokenizer, truncate=self.recipe.truncate)
+        finally:
+            observer.stop()
+
+    def _given_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of what a run takes from elsewhere, if it takes one."""
+        return None
+
+    def _train_tokenizer(self, captions: Iterator[str]) -> Tokenizer:
         assert self.recipe.tokenizer is not None
-        return Tokenizer.train(self.data.captions(), self.recipe.tokenizer)
+        return Tokenizer.train(captions, self.recipe.tokenizer)
+
+    def _captions(self, observer: Observer, after: int = 0) -> Iterator[str]:
+        """Every caption of the training pictures; the observer hears how far that is."""
+        pictures = self.data.pictures
+        for index in range(len(pictures)):
+            yield from pictures.captions(index)
+            observer.advance(after + index + 1)
 
     @abstractmethod
     def _bundle(self) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -75,10 +75,6 @@ class RunData:
     def num_validation(self) -> int:
         """How many pictures are never trained on."""
         return min(len(self.open()[1]), self.config.num_validation)
-
-    def captions(self) -> Iterator[str]:
-        """Every caption of the training pictures."""
-        return (c for index in range(len(self.pictures)) for c in self.pictures.captions(index))
 
     def validation_images(self, size: int, count: int | None = None) -> Float[Tensor, "N 3 H W"]:
         """Pictures in [-1, 1] that are never trained on: the first `count`, all if not given.
