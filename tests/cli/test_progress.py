@@ -36,3 +36,14 @@ def test_a_forming_picture_is_looked_at_on_a_terminal_alone(
             advance(done, 3, forming)
         advance(3, 3)
     assert len(looked) == (1 if terminal else 0)  # not at every step, as looking takes time
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_where_nobody_sees_a_bar_a_line_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool
+) -> None:
+    monkeypatch.setattr(progress.console, "_force_terminal", terminal)
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    with progress_bar("measuring", "prompts") as advance:
+        advance(1, 1200)
+    assert ("measuring: 1 of 1,200 prompts\n" in capsys.readouterr().err) is not terminal

@@ -29,8 +29,11 @@ class Draws(DALLE1):
     def generate(self, prompts_: Any, *, count: int = 1, **_: Any) -> Any:
         scenes = {p.text: p.scene for kind in ("seen", "held_out") for p in prompts(kind, 3, 0)}
         blank = np.full((128, 128, 3), 250, np.uint8)
-        right = draw(scenes[prompts_], 128)
-        return [Image.fromarray(right if k == RIGHT_AT else blank) for k in range(count)]
+        return [
+            Image.fromarray(draw(scenes[text], 128) if k == RIGHT_AT else blank)
+            for text in prompts_
+            for k in range(count)
+        ]
 
 
 class Likes(CLIP):
@@ -65,6 +68,12 @@ def test_the_curve_rises_where_the_right_candidate_comes(draws: Draws, likes: Li
         assert curve[kind][0]["prompts"] == 3
     assert told == [(done, 6) for done in range(1, 7)]
     json.dumps(curve)
+
+
+def test_held_out_pairs_alone_can_be_asked_for(draws: Draws, likes: Likes) -> None:
+    curve = candidates_curve(draws, likes, num_prompts=3, candidates=8, kinds=("held_out",))
+    assert set(curve) == {"counts", "held_out"}
+    assert curve["held_out"][-1]["all"] == 1
 
 
 def test_no_candidates_are_refused(draws: Draws, likes: Likes) -> None:

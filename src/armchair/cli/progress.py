@@ -89,19 +89,23 @@ def _bar(unit: str) -> _Bar:
 def progress_bar(description: str, unit: str) -> Iterator[Advance]:
     """A bar that is told (done, total), and perhaps how to see what is being drawn.
 
-    On a terminal the first of the pictures is shown below the bar, as it forms.
+    On a terminal the first of the pictures is shown below the bar, as it forms; elsewhere a line
+    now and then says how far it is.
 
     Yields:
         The function to tell it.
     """
-    shown = 0.0
+    shown, spoke = 0.0, time.monotonic()
     with _bar(unit) as bar:
         task = bar.add_task(description, total=None)
 
         def advance(done: int, total: int, forming: Forming | None = None) -> None:
-            nonlocal shown
+            nonlocal shown, spoke
             bar.update(task, completed=done, total=total)
             now = time.monotonic()
+            if not console.is_terminal and now - spoke >= _LINE_EVERY:
+                console.print(f"{description}: {done:,} of {total:,} {unit}")
+                spoke = now
             if forming is not None and console.is_terminal and now - shown >= _PICTURE_EVERY:
                 bar.picture, shown = in_blocks(forming()[0]), now
 

@@ -5,14 +5,15 @@ Source: "Zero-Shot Text-to-Image Generation", arXiv 2102.12092, figure 9c.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from armchair.core.figures import new_figure, save_figure
-from armchair.data.scenes import prompts
+from armchair.data.scenes import Prompt, prompts
 from armchair.evaluation.report import check_readable, shares
 from armchair.evaluation.scene_reader import SceneReader, judge
 from armchair.pipelines.clip import CLIP
@@ -20,6 +21,7 @@ from armchair.pipelines.drawing import Drawing
 from armchair.pipelines.rerank import check_candidates
 
 _KINDS = {"seen": "seen pairs", "held_out": "held-out pairs"}
+_AT_ONCE = 64  # pictures drawn, of one prompt or of several
 
 
 def candidates_curve(
@@ -30,6 +32,7 @@ def candidates_curve(
     candidates: int,
     seed: int = 0,
     truncate: bool = False,
+    kinds: Sequence[str] = tuple(_KINDS),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Judge the best picture among the first 1, 2, 4, … candidates of each prompt.
@@ -41,11 +44,12 @@ def candidates_curve(
         candidates: Pictures of each prompt, at least 1.
         seed: Which prompts, and which samples.
         truncate: Cut prompts that are longer than a model's texts.
+        kinds: Of which pairs: "seen", "held_out", or both.
         on_progress: Told (prompts done, prompts in all).
 
     Returns:
-        "counts", the powers of two up to `candidates`; and for "seen" and "held_out" pairs, for
-        each count, the shares of pictures that are right, by attribute.
+        "counts", the powers of two up to `candidates`; and for each kind of pairs, for each
+        count, the shares of pictures that are right, by attribute.
 
     Raises:
         ConfigError: The model's pictures are too small to be read.
@@ -56,23 +60,37 @@ def candidates_curve(
     counts = [2**power for power in range(candidates.bit_length())]
     curve: dict[str, Any] = {"counts": counts}
     reader, done = SceneReader(), 0
-    asked = {kind: prompts(kind, num_prompts, seed) for kind in _KINDS}
+    asked = {kind: prompts(kind, num_prompts, seed) for kind in kinds}
     texts = {  # all of them now, as one may be refused
         kind: clip.encode_texts([prompt.text for prompt in of_kind], truncate=truncate)
         for kind, of_kind in asked.items()
     }
     for kind, of_kind in asked.items():
         verdicts: list[list[dict[str, bool | None]]] = []
-        for prompt, text in zip(of_kind, texts[kind], strict=True):
-            drawn = model.generate(prompt.text, count=counts[-1], seed=seed, truncate=truncate)
-            scores = (clip.encode_pictures(drawn) @ text).cpu()
+        drawn = _drawn(model, of_kind, counts[-1], seed=seed, truncate=truncate)
+        for prompt, text, pictures in zip(of_kind, texts[kind], drawn, strict=True):
+            scores = (clip.encode_pictures(pictures) @ text).cpu()
             best = [int(scores[:count].argmax()) for count in counts]
-            read = {i: judge(prompt, reader.read(np.asarray(drawn[i]))) for i in set(best)}
+            read = {i: judge(prompt, reader.read(np.asarray(pictures[i]))) for i in set(best)}
             verdicts.append([read[index] for index in best])
             done += 1
-            on_progress(done, len(_KINDS) * num_prompts)
+            on_progress(done, len(asked) * num_prompts)
         curve[kind] = [shares(list(column)) for column in zip(*verdicts, strict=True)]
     return curve
+
+
+def _drawn(
+    model: Drawing[Any], asked: Sequence[Prompt], count: int, *, seed: int, truncate: bool
+) -> Iterator[list[Image.Image]]:
+    """The candidates of each prompt; few candidates of several prompts are drawn at once."""
+    together = max(1, _AT_ONCE // count)
+    for start in range(0, len(asked), together):
+        texts = [prompt.text for prompt in asked[start : start + together]]
+        drawn = model.generate(
+            texts, count=count, seed=seed, truncate=truncate, batch_size=_AT_ONCE
+        )
+        for first in range(0, len(drawn), count):
+            yield drawn[first : first + count]
 
 
 def plot_candidates(curve: dict[str, Any], path: Path) -> None:
@@ -84,7 +102,7 @@ def plot_candidates(curve: dict[str, Any], path: Path) -> None:
     """
     figure = new_figure(5.0, 3.5)
     axes = figure.add_subplot()
-    for kind, title in _KINDS.items():
+    for kind, title in ((kind, title) for kind, title in _KINDS.items() if kind in curve):
         axes.plot(curve["counts"], [part["all"] for part in curve[kind]], marker="o", label=title)
     axes.set_xscale("log", base=2)
     axes.set_xticks(curve["counts"], labels=list(map(str, curve["counts"])))
