@@ -71,6 +71,15 @@ def test_a_scale_below_one_is_refused(scale: float) -> None:
         guide(toy, CONDITION, NULL, scale=scale)
 
 
+@pytest.mark.parametrize("percentile", [None, 0.9])
+def test_infinities_are_left_for_the_samplers_to_refuse(percentile: float | None) -> None:
+    x = X.clone()
+    x[0].view(-1)[3] = float("inf")
+    found = threshold(lambda x, t: Prediction(x), percentile=percentile)(x, T).x_0
+    assert found[0].view(-1)[3] == float("inf")
+    assert found.isfinite().sum() == x.numel() - 1
+
+
 def test_thresholds_out_of_range_are_refused() -> None:
     same = lambda x, t: Prediction(x)  # noqa: E731
     with pytest.raises(ConfigError, match="bound"):

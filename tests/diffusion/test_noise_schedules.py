@@ -78,6 +78,14 @@ def test_timesteps_even_in_log_snr_are_so(num_steps: int) -> None:
     assert even[-1] > 3 * even[:-1].max()  # the long step before the last
 
 
+@pytest.mark.parametrize("num_steps", [4, 7, 10])
+def test_timesteps_of_a_part_of_a_schedule_are_even_from_its_end_on(num_steps: int) -> None:
+    part = cosine_schedule().until(600)
+    assert torch.equal(part.alpha_bar, cosine_schedule().alpha_bar[:600])
+    strides = part.log_snr[log_snr_timesteps(part, num_steps)].diff()
+    assert strides.max() < 1.5 * strides.min()
+
+
 def test_values_of_a_batch() -> None:
     schedule = cosine_schedule(10)
     picked = at(schedule.alpha_bar, torch.tensor([3, 9]), torch.zeros(2, 3, 4, 4))

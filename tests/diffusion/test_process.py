@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from armchair.core.errors import ConfigError
+from armchair.core.errors import ConfigError, UnknownNameError
 from armchair.diffusion.process import (
     Parameterisation,
     ProcessConfig,
@@ -96,3 +96,16 @@ def test_a_process_has_its_schedule() -> None:
 def test_a_process_has_timesteps() -> None:
     with pytest.raises(ConfigError, match="num_timesteps: got 0, expected at least 1"):
         ProcessConfig(num_timesteps=0)
+    with pytest.raises(ConfigError, match="num_timesteps: got 20, expected above 20 for a linear"):
+        ProcessConfig(schedule="linear", num_timesteps=20)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "meant"),
+    [("schedule", "cosin", "cosine"), ("parameterisation", "x0", "x_0")],
+)
+def test_unknown_names_are_refused(field: str, value: str, meant: str) -> None:
+    config = ProcessConfig()
+    object.__setattr__(config, field, value)  # past the tests' own check of types
+    with pytest.raises(UnknownNameError, match=f"(?s){field}: got '{value}'.*{meant}"):
+        config.__post_init__()

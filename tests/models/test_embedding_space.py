@@ -58,6 +58,12 @@ def test_embeddings_that_are_all_the_same_cannot_be_whitened():
         EmbeddingScale(8, "whiten").fit(unit(1).expand(5, -1))
 
 
+def test_embeddings_that_are_all_the_same_have_no_codes():
+    codes, same = EmbeddingCodes(8, num_components=8, num_buckets=4), unit(1).expand(5, -1)
+    with pytest.raises(DataError, match="all of 5 pictures the same embedding"):
+        codes.fit(same, same)
+
+
 @pytest.mark.parametrize("scaling", ["paper", "unit", "whiten"])
 def test_scales_come_back_and_leave_the_caller_alone(scaling):
     """A rival scaled the caller's embeddings in place."""

@@ -26,6 +26,7 @@ from armchair.pipelines import load
 from armchair.pipelines.bundle import MANIFEST, open_bundle
 from armchair.pipelines.dalle2 import DALLE2
 from armchair.pipelines.dalle2_config import DALLE2SamplingConfig
+from armchair.text.tokenizer import Tokenizer
 
 PROMPT = "an armchair in the shape of an avocado"
 
@@ -265,6 +266,20 @@ def test_parts_that_do_not_fit_are_refused(tiny_dalle2: DALLE2) -> None:
         ({"first_upsampler": None}, "first_upsampler: got None"),
         ({"first_upsampler": upsampler}, r"first_upsampler\.low_size: got 32, expected 16"),
         ({"first_upsampler": config.decoder}, "first_upsampler: got"),
+        (
+            {"second_upsampler": dataclasses.replace(upsampler, attention_sizes=(32,), head_dim=8)},
+            r"second_upsampler\.attention_sizes: got \(32,\), expected none",
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             dataclasses.replace(config, **changes)
+
+
+def test_a_tokenizer_that_does_not_fit_the_parts_is_refused(tiny_dalle2: DALLE2) -> None:
+    given, merges = tiny_dalle2.tokenizer, tiny_dalle2.tokenizer.table.merges
+    assert tiny_dalle2.clip is not None
+    parts = (tiny_dalle2.clip.model, tiny_dalle2.prior, tiny_dalle2.decoder)
+    longer = dataclasses.replace(given.config, context_length=given.config.context_length + 1)
+    for tokenizer, found in ((None, "None"), (Tokenizer(longer, merges), r"\(")):
+        with pytest.raises(ConfigError, match=f"tokenizer: got {found}"):
+            DALLE2(tokenizer, *parts)

@@ -10,7 +10,7 @@ from armchair.core.errors import ConfigError, SamplingError
 from armchair.diffusion.guidance import guide, threshold
 from armchair.diffusion.process import Prediction, ProcessConfig
 from armchair.diffusion.samplers import ddim, ddpm, dpm_solver, keyed_noise, mean_squared_errors
-from armchair.diffusion.schedules import even_timesteps, log_snr_timesteps
+from armchair.diffusion.schedules import cosine_schedule, even_timesteps, log_snr_timesteps
 from armchair.models.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from armchair.models.text_stream import TextStreamConfig
 from armchair.models.unet import UNet, UNetConfig
@@ -401,21 +401,38 @@ def test_eta_draws_anew_from_the_same_latents(decoder):
 
 
 def test_noise_is_as_much_as_the_first_step_begins_with(decoder):
-    how = settings(num_steps=10, strength=0.5)
-    schedule, visited = decoder.schedule, log_snr_timesteps(decoder.schedule, 10)
-    assert how.timesteps(schedule) == [t for t in visited if t < 10]
+    how, schedule = settings(num_steps=10, strength=0.5), decoder.schedule
     assert settings(num_steps=10, strength=0.01).timesteps(schedule) == [0]
-    assert settings(num_steps=1, strength=0.01).timesteps(schedule) == [19]
-    assert settings(num_steps=10).timesteps(schedule) == visited
+    assert settings(num_steps=10).timesteps(schedule) == log_snr_timesteps(schedule, 10)
     for sampler in ("ddim", "ddpm", "analytic_dpm"):
         even = settings(num_steps=10, sampler=sampler).timesteps(schedule)
         assert even == even_timesteps(20, 10)
     first = how.timesteps(schedule)[0]
+    assert first == 9
     noise = keyed_noise(KEYS, (3, 8, 8), purpose="pictures 8")(0)
     share = float(decoder.schedule.alpha_bar[first])
     expected = share**0.5 * IMAGES + (1 - share) ** 0.5 * noise
     found = noise_images(decoder, IMAGES, keys=KEYS, settings=how)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm_solver"])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 20, 250, 1000])
+def test_strength_alone_says_how_much_noise_there_is_at_first(sampler, num_steps):
+    schedule = cosine_schedule(1000)
+    for percent in range(1, 101):
+        how = settings(num_steps=num_steps, sampler=sampler, strength=percent / 100)
+        visited = how.timesteps(schedule)
+        assert visited[0] == 10 * percent - 1
+        assert len(visited) == max(1, min(round(percent / 100 * num_steps), 10 * percent))
+        assert visited == sorted(set(visited), reverse=True)
+        assert visited[-1] == 0 or len(visited) == 1
+
+
+def test_no_more_steps_than_timesteps_whatever_the_strength(decoder):
+    for strength in (0.1, 1.0):
+        with pytest.raises(ConfigError, match="num_steps: got 21, expected 1 to 20"):
+            settings(num_steps=21, strength=strength).timesteps(decoder.schedule)
 
 
 def test_weak_noise_leaves_more_of_a_picture(decoder):

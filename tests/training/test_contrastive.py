@@ -152,5 +152,6 @@ def test_the_preview_shows_captions_and_what_fits_them() -> None:
 def test_a_chunk_has_a_size() -> None:
     with pytest.raises(ConfigError, match="chunk_size: got 0, expected at least 1"):
         ContrastiveLossConfig(chunk_size=0)
-    with pytest.raises(ConfigError, match="near_misses: got -1, expected at least 0"):
-        ContrastiveLossConfig(near_misses=-1)
+    for count in (-1, 33):
+        with pytest.raises(ConfigError, match=f"near_misses: got {count}, expected 0 to 32"):
+            ContrastiveLossConfig(near_misses=count)

@@ -460,6 +460,14 @@ def test_a_stage_that_began_otherwise_is_refused(finished: Path) -> None:
         ({"prior_loss": OneStepPriorLossConfig()}, "prior_loss: got 'OneStepPriorLossConfig'"),
         ({"tokenizer": None}, "tokenizer: got None"),
         ({"clip_training": toys.config(accumulation=2)}, "clip_training.accumulation: got 2"),
+        (
+            {
+                "prior": OneStepPriorConfig(stream=PRIOR.stream, embedding_dim=8),
+                "prior_loss": OneStepPriorLossConfig(),
+                "prior_training": toys.config(accumulation=2),
+            },
+            "prior_training.accumulation: got 2, expected 1",
+        ),
         ({**without("clip", "prior"), "clip_from": "x"}, "decoder.embedding_dim|clip_from"),
         ({"decoder": dataclasses.replace(DECODER, embedding_dim=7)}, "decoder.embedding_dim"),
         ({"wordings": Schedule.of(0.0)}, "wordings: got"),

@@ -185,22 +185,45 @@ def test_crops_are_no_larger_than_the_pictures() -> None:
 
 
 @torch.no_grad()
-def test_validation_spreads_timesteps_over_the_pictures() -> None:
+def test_validation_spreads_timesteps_over_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     judged = objective()
     model, data = judged.model, batch()
-    t = torch.tensor([0, 2, 5, 7, 10, 12, 15, 17])
+    spy = Spy(judged, monkeypatch)
+    judged.validate(progress=0.0)
+    t, first = (t for _, t in spy.inputs)
+    assert torch.equal(first, torch.zeros(8, dtype=torch.int64))
+    shares = 1 + torch.arange(9) * 19 / 8  # each picture has its own share of 1 to 19
+    assert ((shares[:-1].floor() <= t) & (t <= shares[1:])).all()
     noise = keyed_noise([(0, n) for n in range(8)], (3, 8, 8), purpose="validation")(0)
     condition = model.encode({name: data[name] for name in ("text", "embedding")})
-    x_t = add_noise(model.schedule, data["images"], t, noise)
-    prediction = model.denoise(x_t, t, condition)
-    bits = 20 * bound_term(model.schedule, data["images"], x_t, t, prediction)
-    bits = bits + prior_term(model.schedule, data["images"])
+
+    def bits(t: Tensor) -> Tensor:
+        x_t = add_noise(model.schedule, data["images"], t, noise)
+        return bound_term(model.schedule, data["images"], x_t, t, model.denoise(x_t, t, condition))
+
+    expected = bits(first) + 19 * bits(t) + prior_term(model.schedule, data["images"])
     for batch_size in (8, 3):
         scores = judged.validate(progress=0.0, batch_size=batch_size)
         assert scores["simple"] == pytest.approx(noise.square().mean().item(), rel=1e-4)
-        assert scores["bits"] == pytest.approx(bits.mean().item(), rel=1e-3)
+        assert scores["bits"] == pytest.approx(expected.mean().item(), rel=1e-3)
     assert set(objective(UPSAMPLER).validate(progress=0.0)) == {"simple"}
     assert BOUND_WEIGHT == 0.001
+
+
+def test_the_bound_of_validation_is_the_sum_over_all_timesteps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged = objective()
+    judged.validation = batch(19)  # one for each timestep but the first
+    terms = torch.logspace(1, -3, 20)
+
+    def known(images: Tensor, _: Any, t: Tensor, __: Tensor) -> dict[str, Tensor]:
+        return {"simple": terms[t], "bound": BOUND_WEIGHT * 20 * terms[t]}
+
+    monkeypatch.setattr(judged, "_terms", known)
+    last = prior_term(judged.model.schedule, judged.validation["images"]).mean()
+    expected = terms.sum() + last
+    assert judged.validate(progress=0.0)["bits"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from armchair.models.priors.diffusion import DiffusionPrior, DiffusionPriorConfi
 from armchair.models.priors.one_step import OneStepPrior, OneStepPriorConfig
 from armchair.models.text_stream import TextStreamConfig
 from armchair.sampling.diffusion import DiffusionSampling
+from armchair.training.objectives import prior
 from armchair.training.objectives.prior import (
     AutoregressivePriorObjective,
     DiffusionPriorObjective,
@@ -163,6 +164,17 @@ def test_validation_and_preview(kind: str) -> None:
     assert 0 <= scores["picture_recall_1"] <= 1
     assert scores["loss"] > 0
     assert judged.preview().size == (6 * 10 + 2, 6 * 10 + 2)
+
+
+@torch.no_grad()
+def test_the_one_step_priors_validation_tells_each_caption_from_all_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged, data = one_step(), batch()
+    expected = float(loss_of(judged, data).total)
+    for size in (len(data["text"]), 3, 1):
+        monkeypatch.setattr(prior, "_BATCH_SIZE", size)
+        assert judged.validate(progress=0.0)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @torch.no_grad()

@@ -39,7 +39,8 @@ class EvaluateOptions:
     candidates: int | None = None
     """Draw so many pictures of each prompt too, and judge the best-ranked of 1, 2, 4, … of them."""
     clip: str | None = None
-    """The CLIP that ranks candidates; a DALL·E 2's own if not given."""
+    """The CLIP that ranks candidates; if not given a DALL·E 2's own, or for a model that ships the
+    one that ships with it."""
     record: bool = False
     """Put the scores into the bundle and its model card, and make these settings its own."""
     device: str = "auto"

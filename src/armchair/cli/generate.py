@@ -34,7 +34,8 @@ class GenerateOptions:
     candidates: int | None = None
     """Draw so many pictures of each prompt, and keep the --count that CLIP ranks best."""
     clip: str | None = None
-    """The CLIP that ranks candidates; a DALL·E 2's own if not given."""
+    """The CLIP that ranks candidates; if not given a DALL·E 2's own, or for a model that ships the
+    one that ships with it."""
     seed: int = 0
     """The same seed draws the same pictures, whatever else is drawn beside them."""
     sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(

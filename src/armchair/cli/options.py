@@ -13,6 +13,9 @@ from armchair.core.errors import UsageError
 
 Options = TypeVar("Options")
 
+SHIPPED_CLIP = "clip-scenes"
+"""The model that comes with the package to judge what those beside it draw."""
+
 
 def read_options(
     kind: type[Options], words: Sequence[str], *, verb: str, default: Any = None
@@ -95,7 +98,8 @@ def ranking_clip(model: Any, name: str | None, *, own: str, device: str) -> tupl
 
     Args:
         model: What draws; a DALL·E 2 has a CLIP of its own.
-        name: The CLIP that was asked for; the model's own if not given.
+        name: The CLIP that was asked for; if not given the model's own, or for a model that ships
+            the one that ships beside it.
         own: What the model is called.
         device: Where to compute.
 
@@ -103,10 +107,13 @@ def ranking_clip(model: Any, name: str | None, *, own: str, device: str) -> tupl
         UsageError: None was named, and the model has none.
     """
     from armchair.pipelines import load_clip
+    from armchair.pipelines.bundle_search import shipped_bundles
 
     if name is None and getattr(model, "clip", None) is not None:
         return model.clip, own
+    if name is None and own in shipped_bundles():
+        name = SHIPPED_CLIP
     if name is None:
-        hint = "`armchair train clip-scenes --out runs/clip` makes one: --clip runs/clip/bundle"
+        hint = f"--clip {SHIPPED_CLIP} knows scenes; `armchair train clip-scenes` makes another"
         raise UsageError("clip", got=None, expected="a CLIP to rank the candidates", hint=hint)
     return load_clip(name, device=device), name

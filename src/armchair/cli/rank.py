@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from armchair.cli.options import read_options
+from armchair.cli.options import SHIPPED_CLIP, read_options
 from armchair.core.errors import DataError, UsageError
 
 _MAX_PICTURES = 10_000
@@ -27,7 +27,7 @@ class RankOptions:
     """What to look for, in quotes."""
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Picture files."""
-    model: str
+    model: str = SHIPPED_CLIP
     """A CLIP, or a DALL·E 2, which has one: a shipped model, a bundle's folder, or a repository."""
     truncate: bool = False
     """Cut a prompt that is longer than the model's text instead of refusing it."""

@@ -86,11 +86,12 @@ def threshold(
         prediction = denoise(x_t, t)
         x_0 = prediction.x_0
         if percentile is None:
-            clipped = x_0.clamp(-bound, bound).where(x_0.isfinite(), x_0)  # samplers refuse those
-            return replace(prediction, x_0=clipped)
-        limit = x_0.flatten(1).abs().quantile(percentile, dim=1).clamp(min=bound)  # B
-        limit = limit.view(-1, *[1] * (x_0.ndim - 1))
-        return replace(prediction, x_0=x_0.clamp(-limit, limit) * (bound / limit))
+            kept = x_0.clamp(-bound, bound)
+        else:
+            limit = x_0.flatten(1).abs().quantile(percentile, dim=1).clamp(min=bound)  # B
+            limit = limit.view(-1, *[1] * (x_0.ndim - 1))
+            kept = x_0.clamp(-limit, limit) * (bound / limit)
+        return replace(prediction, x_0=kept.where(x_0.isfinite(), x_0))  # samplers refuse those
 
     return thresholded
 

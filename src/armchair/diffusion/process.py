@@ -15,15 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from armchair.core.errors import ConfigError
+from armchair.core.errors import UnknownNameError
 from armchair.diffusion.schedules import NoiseSchedule, at, cosine_schedule, linear_schedule
 
 Parameterisation = Literal["noise", "x_0", "v"]
+_PARAMETERISATIONS: tuple[str, ...] = get_args(Parameterisation)
 _SCHEDULES = {"linear": linear_schedule, "cosine": cosine_schedule}
 
 
@@ -44,8 +45,10 @@ class ProcessConfig:
     learned_variance: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_timesteps < 1:
-            raise ConfigError("num_timesteps", got=self.num_timesteps, expected="at least 1")
+        for name, known in (("schedule", _SCHEDULES), ("parameterisation", _PARAMETERISATIONS)):
+            if getattr(self, name) not in known:
+                raise UnknownNameError(name, getattr(self, name), known)
+        build_schedule(self)  # now, as it may refuse the number of timesteps
 
 
 def build_schedule(config: ProcessConfig) -> NoiseSchedule:

@@ -52,6 +52,10 @@ class NoiseSchedule:
         """T."""
         return len(self.alpha_bar)
 
+    def until(self, num_timesteps: int) -> NoiseSchedule:
+        """The first of the timesteps alone, whose last one still shows something of the picture."""
+        return NoiseSchedule(self.alpha_bar[:num_timesteps])
+
     @property
     def alpha_bar_before(self) -> Float64[Tensor, " T"]:
         """alpha_bar one timestep nearer to the picture; 1 for the first."""
@@ -103,9 +107,10 @@ def even_timesteps(num_timesteps: int, num_steps: int) -> list[int]:
 def log_snr_timesteps(schedule: NoiseSchedule, num_steps: int) -> list[int]:
     """T-1, and then `num_steps` - 1 timesteps down to 0 that are about even in `log_snr`.
 
-    They begin where there is something to see, at a signal of a twelfth of the noise. On a cosine
-    schedule, timesteps that are even in t make the last but one step many times as long as the
-    others, in what a solver of the second order extrapolates over.
+    Those begin where there is something to see, at a signal of a twelfth of the noise; where T-1
+    shows more than that, it is the first of them. On a cosine schedule, timesteps that are even in
+    t make the last but one step many times as long as the others, in what a solver of the second
+    order extrapolates over.
 
     Raises:
         ConfigError: There are not 1 to T of them.
@@ -114,9 +119,11 @@ def log_snr_timesteps(schedule: NoiseSchedule, num_steps: int) -> list[int]:
     """
     even = even_timesteps(schedule.num_timesteps, num_steps)
     log_snr = schedule.log_snr
-    first = max(_FIRST_LOG_SNR, float(log_snr[-1]))
-    wanted = torch.linspace(float(log_snr[0]), first, num_steps - 1, dtype=torch.float64)
-    rising = [int((log_snr - level).abs().argmin()) for level in wanted] + even[:1]
+    last = float(log_snr[-1])
+    first, num_even = max(_FIRST_LOG_SNR, last), num_steps - int(last < _FIRST_LOG_SNR)
+    wanted = torch.linspace(float(log_snr[0]), first, num_even, dtype=torch.float64)
+    rising = [int((log_snr - level).abs().argmin()) for level in wanted]
+    rising = [*rising[: num_steps - 1], *even[:1]]
     for place in range(1, num_steps):  # no timestep twice
         rising[place] = max(rising[place], rising[place - 1] + 1)
     highest = range(schedule.num_timesteps - num_steps, schedule.num_timesteps)

@@ -142,6 +142,10 @@ class DALLE2Config:
             if upsampler.condition_names != ("low",):
                 expected = "low alone, as it is told nothing else"
                 raise ConfigError(name, got=upsampler.condition_names, expected=expected)
+            if upsampler.attention_sizes:
+                expected = "none, as it learns on crops and enlarges pictures of any size"
+                got = upsampler.attention_sizes
+                raise ConfigError(f"{name}.attention_sizes", got=got, expected=expected)
             if upsampler.low_size != size:
                 got, expected = upsampler.low_size, f"{size}, the side of what it gets"
                 raise ConfigError(f"{name}.low_size", got=got, expected=expected)

@@ -61,8 +61,8 @@ class DiffusionSampling:
         percentile: None to clip pictures to their range; in (0, 1) to scale them back to it from
             this percentile of their magnitudes, which keeps strong guidance from saturating.
         eta: At least 0, and 0 for all but "ddim": how much is drawn anew at each step.
-        strength: In (0, 1]. Below 1 the steps begin at given pictures with some noise in them:
-            only those within this share of all timesteps are taken.
+        strength: In (0, 1]. Below 1 the steps begin at given pictures with some noise in them,
+            that of this share of all timesteps, and so large a share of the steps is taken.
         precision: Of matrix products; "auto" takes bfloat16 where the hardware has it, which
             draws half as fast again and moves a pixel by a level or two of its 255.
     """
@@ -104,17 +104,21 @@ class DiffusionSampling:
             raise UnknownNameError("precision", self.precision, PRECISIONS)
 
     def timesteps(self, schedule: NoiseSchedule) -> list[int]:
-        """The timesteps that are visited, falling to 0.
+        """The timesteps that are visited, falling to 0; of one step, the noisiest.
+
+        Where they begin is decided by `strength` alone, not by how many there are.
 
         Raises:
             ConfigError: There are more steps than timesteps.
         """
+        if self.num_steps > schedule.num_timesteps:
+            expected = f"1 to {schedule.num_timesteps}"
+            raise ConfigError("num_steps", got=self.num_steps, expected=expected)
+        num_timesteps = max(1, round(self.strength * schedule.num_timesteps))
+        num_steps = min(num_timesteps, max(1, round(self.strength * self.num_steps)))
         if self.sampler == "dpm_solver":
-            visited = log_snr_timesteps(schedule, self.num_steps)
-        else:
-            visited = even_timesteps(schedule.num_timesteps, self.num_steps)
-        noisiest = self.strength * schedule.num_timesteps
-        return [t for t in visited if t < noisiest] or visited[-1:]
+            return log_snr_timesteps(schedule.until(num_timesteps), num_steps)
+        return even_timesteps(num_timesteps, num_steps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,12 +98,25 @@ class DALLE2Recipe:
         if in_one_step != isinstance(self.prior_loss, OneStepPriorLossConfig):
             got, kind = type(self.prior_loss).__name__, type(self.prior).__name__
             raise ConfigError("prior_loss", got=got, expected=f"the loss of a {kind}")
+        self._check_prior_training()
         self.shape.check(self.sampling)
         text = self.tokenizer
         found = None if text is None else (text.vocab_size, text.context_length)
         if found != self.shape.text_shape:
             expected = f"{self.shape.text_shape} tokens and positions, as the parts have"
             raise ConfigError("tokenizer", got=found, expected=expected)
+
+    def _check_prior_training(self) -> None:
+        """Refuse parts of batches where captions are told from all others of the batch."""
+        loss, training = self.prior_loss, self.prior_training
+        tells_captions = isinstance(loss, OneStepPriorLossConfig) and loss.contrastive_weight > 0
+        if training is not None and tells_captions and training.accumulation != 1:
+            raise ConfigError(
+                "prior_training.accumulation",
+                got=training.accumulation,
+                expected="1, as every caption is told from all of its batch",
+                hint="a smaller prior_training.batch_size saves memory",
+            )
 
     @property
     def shape(self) -> DALLE2Config:

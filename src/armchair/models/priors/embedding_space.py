@@ -67,12 +67,7 @@ class EmbeddingScale(nn.Module):
         """
         if self.factor is not None:
             return
-        mean, directions, variances = principal_components(embeddings)
-        if not float(variances.mean()) > _NO_VARIANCE:
-            raise DataError(
-                f"the CLIP gives all of {len(embeddings):,} pictures the same embedding",
-                hint="give it other pictures, or train it for longer",
-            )
+        mean, directions, variances = _varied_components(embeddings)
         deviations = variances.clamp(min=_LEAST_VARIANCE * float(variances.mean())).sqrt()
         self.mean.copy_(mean)
         self.whitening.copy_(directions.mT / deviations)
@@ -125,13 +120,14 @@ class EmbeddingCodes(nn.Module):
 
         Raises:
             ConfigError: The components leave 1% of the variance out, or more.
+            DataError: The pictures' are all the same.
         """
+        mean, directions, _ = _varied_components(images)
         num_components = len(self.directions)
         needed = components_needed(images)
         if num_components < needed:
             expected = f"at least {needed}, which leave out less than {_MAX_ERROR:.0%}"
             raise ConfigError("num_components", got=num_components, expected=expected)
-        mean, directions, _ = principal_components(images)
         self.mean.copy_(mean)
         self.directions.copy_(directions[:num_components])
         places = self._places(images)
@@ -170,6 +166,21 @@ def principal_components(embeddings: Float[Tensor, "N E"]) -> Components:
     centred = rows - mean
     variances, columns = torch.linalg.eigh(centred.mT @ centred / len(rows))
     return Components(mean, columns.mT.flip(0), variances.flip(0).clamp(min=0))
+
+
+def _varied_components(embeddings: Float[Tensor, "N E"]) -> Components:
+    """The principal components of embeddings that are not all the same.
+
+    Raises:
+        DataError: They are.
+    """
+    components = principal_components(embeddings)
+    if not float(components.variances.mean()) > _NO_VARIANCE:
+        raise DataError(
+            f"the CLIP gives all of {len(embeddings):,} pictures the same embedding",
+            hint="give it other pictures, or train it for longer",
+        )
+    return components
 
 
 def components_needed(embeddings: Float[Tensor, "N E"]) -> int:

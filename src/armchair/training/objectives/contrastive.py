@@ -35,6 +35,7 @@ from armchair.models.clip import (
 from armchair.training.objective import Batch, Loss, Objective
 
 _BATCH_SIZE = 64  # of validation pairs
+_MAX_NEAR_MISSES = 32  # each is a caption to draw and to encode, for each picture
 _PREVIEW_ROWS, _PREVIEW_COLUMNS = 6, 6
 
 
@@ -53,8 +54,9 @@ class ContrastiveLossConfig:
     near_misses: int = 0
 
     def __post_init__(self) -> None:
-        if self.near_misses < 0:
-            raise ConfigError("near_misses", got=self.near_misses, expected="at least 0")
+        if not 0 <= self.near_misses <= _MAX_NEAR_MISSES:
+            expected = f"0 to {_MAX_NEAR_MISSES}"
+            raise ConfigError("near_misses", got=self.near_misses, expected=expected)
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ConfigError("chunk_size", got=self.chunk_size, expected="at least 1")
 

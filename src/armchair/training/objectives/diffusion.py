@@ -152,27 +152,36 @@ class DiffusionObjective(Objective[UNet]):
         return {"simple": simple, "bound": bound}
 
     def validate(self, *, progress: float, batch_size: int = 32) -> dict[str, float]:
-        """The loss at timesteps evenly spread over the validation pictures.
+        """The loss at timesteps spread over the validation pictures.
+
+        The bound is a sum over all timesteps, and the first of them, whose term is by far the
+        largest, is taken for every picture; of the others each picture has one, by lot among its
+        share of them, so that the mean is that of the whole sum.
 
         Returns:
             "simple", the mean squared error; with a learned variance "bits", a pixel's value's
             share of the variational bound on the picture's likelihood.
         """
         found: dict[str, list[Tensor]] = {"simple": []}
-        count = len(self.validation["images"])
+        count, others = len(self.validation["images"]), self.model.schedule.num_timesteps - 1
+        place = torch.rand(count, generator=torch_generator("timesteps", count))
+        timesteps = 1 + ((torch.arange(count) + place) * others / count).long()
+        timesteps = timesteps.clamp(max=others)
         for start in range(0, count, batch_size):
             numbers = range(start, min(start + batch_size, count))
             batch = self._part(slice(numbers.start, numbers.stop))
             images = batch["images"]
             generator = torch_generator("degradation", start, device=images.device)
             condition = self._condition(batch, images, generator)
-            t = torch.tensor(numbers) * self.model.schedule.num_timesteps // count
+            t = timesteps[numbers.start : numbers.stop].to(images.device)
             keys = [(0, number) for number in numbers]
             noise = keyed_noise(keys, images.shape[1:], purpose="validation")(0).to(images)
-            terms = self._terms(images, condition, t.to(images.device), noise)
+            terms = self._terms(images, condition, t, noise)
             found["simple"].append(terms["simple"])
             if "bound" in terms:
-                bits = terms["bound"] / BOUND_WEIGHT + prior_term(self.model.schedule, images)
+                first = self._terms(images, condition, torch.zeros_like(t), noise)["bound"]
+                bits = (first + others * terms["bound"]) / (BOUND_WEIGHT * (1 + others))
+                bits = bits + prior_term(self.model.schedule, images)
                 found.setdefault("bits", []).append(bits)
         return {name: float(torch.cat(terms).mean()) for name, terms in found.items()}
 

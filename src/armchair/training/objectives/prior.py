@@ -105,18 +105,22 @@ class PriorObjective(Objective[Prior]):
             embeddings and their pictures'; "picture_recall_1", the share of drawn embeddings that
             are nearer to their own picture than to any other.
         """
-        sums, count = 0.0, len(self.validation["text"])
+        similarity = cosines(self._draw(len(self.validation["text"])), self._own())
+        return {
+            "loss": self._validation_loss(progress),
+            "cosine": float(similarity.diagonal().mean()),
+            "picture_recall_1": recall_at(1, similarity),
+        }
+
+    def _validation_loss(self, progress: float) -> float:
+        """Of parts of the validation data, each with conditions dropped as in training."""
+        total, count = 0.0, len(self.validation["text"])
         for start in range(0, count, _BATCH_SIZE):
             batch = self._part(slice(start, start + _BATCH_SIZE))
             generator = torch_generator("validation", start, device=self.model.device)
             loss = self.loss(batch, progress=progress, generator=generator)
-            sums += float(loss.total) * len(batch["text"])
-        similarity = cosines(self._draw(count), self._own())
-        return {
-            "loss": sums / count,
-            "cosine": float(similarity.diagonal().mean()),
-            "picture_recall_1": recall_at(1, similarity),
-        }
+            total += float(loss.total) * len(batch["text"])
+        return total / count
 
     def preview(self) -> Image.Image:
         """A row for each of some captions: its own picture, then those nearest to what is drawn."""
@@ -245,13 +249,22 @@ class OneStepPriorObjective(PriorObjective[OneStepPrior]):
 
     def loss(self, batch: Batch, *, progress: float, generator: torch.Generator) -> Loss:
         """The mean squared error of a batch, and 0.2 times the nats for telling its captions."""
-        scaled = self.model(batch["text"], batch["text_embedding"])
+        return self._loss(self.model(batch["text"], batch["text_embedding"]), batch)
+
+    def _loss(self, scaled: Float[Tensor, "B E"], batch: Batch) -> Loss:
         error = F.mse_loss(scaled, self.model.scale(batch["image_embedding"]))
         fit = cosines(self.model.scale.inverse(scaled), batch["text_embedding"])
         own = torch.arange(len(fit), device=fit.device)
         contrast = F.cross_entropy(fit / self.config.temperature, own)
         total = error + self.config.contrastive_weight * contrast
         return Loss(total, {"error": error.detach(), "contrast": contrast.detach()})
+
+    def _validation_loss(self, progress: float) -> float:
+        """Of all validation data at once, as each caption is told from all others."""
+        count = len(self.validation["text"])
+        parts = [self._part(slice(n, n + _BATCH_SIZE)) for n in range(0, count, _BATCH_SIZE)]
+        scaled = torch.cat([self.model(part["text"], part["text_embedding"]) for part in parts])
+        return float(self._loss(scaled, self._part(slice(count))).total)
 
     def draw(
         self, text: Int64[Tensor, "B T"], text_embeddings: Float[Tensor, "B E"], first: int
