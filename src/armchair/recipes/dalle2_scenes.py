@@ -26,7 +26,7 @@ def dalle2_scenes() -> DALLE2Recipe:
     """Pictures of scenes of 256x256 pixels, by 32 → 128 → 256, for a laptop.
 
     Command: armchair train dalle2-scenes --out RUN
-        With the CLIP of a run of clip-scenes: --clip-from runs/clip/bundle
+        With the CLIP that ships: --clip-from clip-scenes
     Hardware: meant for 2 CPU cores.
     Time: under two and a half hours a stage is the aim; not trained yet.
     Scores to expect: not measured yet.
