@@ -200,6 +200,18 @@ def test_bad_use_ends_with_exit_code_2(
     assert "hint: " in error
 
 
+@pytest.mark.parametrize("verb", ["vary", "interpolate", "edit"])
+def test_where_no_prior_is_asked_it_has_no_options(
+    capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    shown = capsys.readouterr().out
+    assert "--decoder-steps" in shown
+    assert "--prior-" not in shown
+    assert "--decoder-sampler" not in shown
+
+
 def test_what_is_no_picture_or_no_dalle2_is_refused(
     capsys: pytest.CaptureFixture[str],
     dalle2_bundle: Path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,40 @@ def evaluate(
 
     monkeypatch.setattr("armchair.evaluation.report.evaluate", measured)
     return lambda *words: main(["evaluate", str(tiny_bundle), "--device", "cpu", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--json", "."], "cannot write .: it is a folder"),
+        (["--prompts", "0"], "prompts: got 0, expected 1 to 100,000"),
+        (["--scenes", "99999999999"], "scenes: got 99999999999, expected 1 to 100,000"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_measured(
+    evaluate: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    assert evaluate(*words) != 0
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "hint:" in printed.err
+    assert not printed.out
+
+
+def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(
+    evaluate: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert evaluate("--candidates", "2", "--pictures", str(tmp_path)) == 2
+    printed = capsys.readouterr()
+    assert "pip install 'armchair[plots]'" in printed.err
+    assert not printed.out
 
 
 def strictly(text: str) -> Any:

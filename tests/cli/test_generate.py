@@ -34,6 +34,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
+def test_long_prompts_that_begin_alike_have_files_of_their_own(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    start = "a small teapot made of cheese to the left of a large"
+    for end in ("kiwi clock", "lemon clock"):
+        assert generate(tiny_bundle, tmp_path, f"{start} {end}", "--truncate") == 0
+    names = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert len(names) == 2
+    assert all(name.startswith("a-small-teapot-made-of-cheese-to-the-left-") for name in names)
+    assert all(len(name) == 48 + len("-s0-00.png") for name in names)
+
+
 def test_settings_reach_the_sampler_and_the_pictures(
     calls: list[dict[str, Any]], tiny_bundle: Path, tmp_path: Path
 ) -> None:

@@ -98,6 +98,16 @@ def test_what_cannot_be_ranked_is_named(
     assert not (tmp_path / "out" / "ranked.png").exists()
 
 
+def test_a_folder_is_no_file_for_the_sheet(
+    capsys: pytest.CaptureFixture[str], clip_bundle: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    command = ["rank", "a mug", *map(str, pictures), "--model", str(clip_bundle)]
+    assert main([*command, "--out", str(tmp_path), "--device", "cpu"]) == 1
+    printed = capsys.readouterr()
+    assert f"cannot write {tmp_path}: it is a folder" in printed.err
+    assert not printed.out  # nothing was ranked
+
+
 def test_a_model_that_draws_does_not_rank(
     capsys: pytest.CaptureFixture[str], tiny_bundle: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
@@ -168,7 +178,10 @@ def test_the_best_candidates_are_kept_best_first(
         (["--candidates", "0"], "candidates: got 0, expected at least 1"),
         (["--clip", "CLIP"], "expected none, as nothing is ranked"),
         (["--candidates", "4", "--count", "0"], "count: got 0"),
-        (["--candidates", "20000", "--clip", "CLIP"], "expected 1 to 10,000"),
+        (
+            ["--candidates", "20000", "--clip", "CLIP"],
+            "candidates: got 20000, expected 1 to 10,000",
+        ),
         (["--candidates", "4", "--clip", "MODEL"], "got 'dalle1', expected clip or dalle2"),
         (["--candidates", "4", "--clip", "no-such-clip"], "model: got 'no-such-clip'"),
     ],

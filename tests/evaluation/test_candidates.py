@@ -61,9 +61,9 @@ def test_the_curve_rises_where_the_right_candidate_comes(draws: Draws, likes: Li
     curve = candidates_curve(
         draws, likes, num_prompts=3, candidates=15, on_progress=lambda *n: told.append(n)
     )
-    assert curve["counts"] == [1, 2, 4, 8]
+    assert curve["counts"] == [1, 2, 4, 8, 15]
     for kind in ("seen", "held_out"):
-        assert [part["all"] for part in curve[kind]] == [0, 0, 0, 1]
+        assert [part["all"] for part in curve[kind]] == [0, 0, 0, 1, 1]
         assert curve[kind][-1]["object"] == 1
         assert curve[kind][0]["prompts"] == 3
     assert told == [(done, 6) for done in range(1, 7)]

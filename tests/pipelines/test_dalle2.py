@@ -233,6 +233,11 @@ def test_bad_requests_are_refused_by_name(
         tiny_dalle2.stream(**{"prompts": PROMPT, **arguments})  # before anything is drawn
 
 
+def test_no_more_candidates_than_can_be_meant() -> None:
+    with pytest.raises(ConfigError, match="prior_candidates: got 1001, expected 1 to 1000"):
+        DALLE2SamplingConfig(prior_candidates=1001)
+
+
 @pytest.mark.parametrize("name", ["prior_sampler", "decoder_sampler", "upsampler_sampler"])
 def test_an_unknown_sampler_is_refused_by_name(name: str) -> None:
     settings = DALLE2SamplingConfig()

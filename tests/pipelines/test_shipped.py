@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from armchair.cli.main import main
+from armchair.cli.options import SHIPPED_CLIP
+from armchair.data.scenes import distinct_prompts, draw
 from armchair.pipelines import DRAWING, load
 from armchair.pipelines.bundle import open_bundle
 from armchair.pipelines.bundle_search import SHIPPED, shipped_bundles
@@ -34,6 +40,25 @@ def test_it_draws(name: str) -> None:
     size = model.image_size
     assert picture.size == (size, size)
     assert np.asarray(picture).std() > 8  # no blank
+
+
+@pytest.mark.parametrize("name", [name for name in FOLDERS if KINDS[name] == "clip"])
+def test_it_finds_captions_for_pictures(name: str) -> None:
+    clip, asked = load(name, device="cpu"), distinct_prompts(32, seed=1)
+    pictures = [Image.fromarray(draw(p.scene, clip.model.config.image_size)) for p in asked]
+    assert clip.recalls(pictures, [prompt.text for prompt in asked])["caption_recall_1"] > 0.9
+
+
+def test_what_ships_is_ranked_by_what_ships(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["generate", "a kiwi clock", "--candidates", "2", "--device", "cpu"]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    (kept,) = tmp_path.glob("*.png")
+    with Image.open(kept) as picture:
+        assert picture.text["clip"] == SHIPPED_CLIP  # type: ignore[attr-defined]
+    assert main(["rank", "a kiwi clock", str(kept), "--out", str(tmp_path / "sheet.png")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(str(kept))
 
 
 def test_a_picture_does_not_depend_on_how_many_are_drawn() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from armchair.cli.options import DiffusionOptions, read_options
+from armchair.cli.options import EditOptions, read_options
 
 
 @dataclass(kw_only=True)
@@ -38,9 +38,7 @@ class EditOptions:
     """Of the noise that the upsamplers begin with."""
     truncate: bool = False
     """Cut texts that are longer than the model's instead of refusing them."""
-    sampling: Annotated[DiffusionOptions, tyro.conf.arg(name="")] = field(
-        default_factory=DiffusionOptions
-    )
+    sampling: Annotated[EditOptions, tyro.conf.arg(name="")] = field(default_factory=EditOptions)
     """How to draw; the model's own settings if not given, and no guidance."""
     out: Path = field(default_factory=lambda: Path("out"))
     """Folder for the pictures, and for grid.png with all of them."""

@@ -12,6 +12,8 @@ import tyro
 from armchair.cli.options import SamplingOptions, ranking_clip, read_options
 from armchair.core.errors import UsageError
 
+_MOST = 100_000  # prompts of a kind, or scenes
+
 
 @dataclass(kw_only=True)
 class EvaluateOptions:
@@ -53,7 +55,8 @@ def run(words: Sequence[str]) -> None:
 
     import json
 
-    from armchair.core.files import finite_or_null, make_folder, write_text
+    from armchair.core.figures import check_plots
+    from armchair.core.files import check_file, finite_or_null, make_folder, write_text
     from armchair.evaluation.candidates import plot_candidates
     from armchair.pipelines.bundle import open_bundle, record_scores
     from armchair.pipelines.bundle_search import find_bundle
@@ -61,14 +64,13 @@ def run(words: Sequence[str]) -> None:
 
     bundle = open_bundle(find_bundle(options.model))
     card = bundle.card if options.record else ""  # read now, as it may be damaged
-    written_to = (
-        options.json.parent if options.json else None,
-        options.pictures,
-        bundle.path if options.record else None,
-    )
-    for folder in written_to:
+    for folder in (options.pictures, bundle.path if options.record else None):
         if folder is not None:
             make_folder(folder)
+    if options.json is not None:
+        check_file(options.json)
+    if options.pictures is not None and options.candidates is not None:
+        check_plots()
     measure = _measure_clip if bundle.kind == "clip" else _measure_drawing
     scores, changes = measure(options, bundle)
     text = json.dumps(finite_or_null(scores), indent=2)
@@ -99,6 +101,11 @@ def _measure_drawing(
     if options.clip is not None and options.candidates is None:
         hint = "say how many candidates it is to choose from: --candidates 16"
         raise UsageError("clip", got=options.clip, expected="none, as nothing is ranked", hint=hint)
+    for name in ("prompts", "scenes"):
+        value = getattr(options, name)
+        if value is not None and not 1 <= value <= _MOST:
+            hint = "a few hundred tell models apart"
+            raise UsageError(name, got=value, expected=f"1 to {_MOST:,}", hint=hint)
     num_prompts = 512 if options.prompts is None else options.prompts
     num_pictures = 4096 if options.scenes is None else options.scenes
     config = EvaluationConfig(

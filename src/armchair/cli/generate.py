@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from armchair.cli.options import SamplingOptions, ranking_clip, read_options
 from armchair.core.errors import UsageError
 
 _MAX_PROMPTS = 10_000
-_SLUG_LENGTH = 48
+_SLUG_LENGTH, _MARK_LENGTH = 48, 6
 
 
 @dataclass(kw_only=True)
@@ -143,5 +144,9 @@ def _lines(read: Callable[[], str], source: str) -> list[str]:
 
 
 def _slug(prompt: str) -> str:
+    """A prompt as a part of a file's name; one that is cut keeps a mark of its whole."""
     words = re.sub(r"\W+", "-", prompt.lower()).strip("-")
-    return words[:_SLUG_LENGTH].rstrip("-") or "picture"
+    if len(words) <= _SLUG_LENGTH:
+        return words or "picture"
+    mark = sha256(prompt.encode()).hexdigest()[:_MARK_LENGTH]
+    return f"{words[: _SLUG_LENGTH - _MARK_LENGTH - 1].rstrip('-')}-{mark}"

@@ -13,7 +13,7 @@ from armchair.cli.options import read_options
 
 @dataclass(kw_only=True)
 class InfoOptions:
-    """Tell what a model is, was trained on, and scored: its model card and its settings."""
+    """Tell what a model is, was trained on, and scored: its model card."""
 
     model: Annotated[str, tyro.conf.Positional] = "dalle1-scenes"
     """A shipped model, a bundle's folder, or a Hugging Face repository."""

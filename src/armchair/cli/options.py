@@ -44,8 +44,8 @@ def read_options(
 
 
 @dataclass(kw_only=True)
-class DiffusionOptions:
-    """How a model that draws by diffusion does so, where that is to differ from its own settings.
+class EditOptions:
+    """How a model draws what was given to it as a picture, where that differs from its settings.
 
     An option that means nothing for the model is refused.
     """
@@ -55,30 +55,36 @@ class DiffusionOptions:
     percentile: float | None = None
     """DALL·E 2: scale pictures back from this percentile, in (0, 1), where guidance saturates
     them."""
-    prior_guidance_scale: float | None = None
-    """DALL·E 2: above 1, the prompt counts for more with the prior."""
-    prior_steps: int | None = None
-    """DALL·E 2: steps of a diffusion prior."""
     decoder_steps: int | None = None
     """DALL·E 2: steps of the decoder."""
     first_upsampler_steps: int | None = None
     """DALL·E 2: steps of the first upsampler."""
     second_upsampler_steps: int | None = None
     """DALL·E 2: steps of the second upsampler."""
-    prior_sampler: str | None = None
-    """DALL·E 2: how a diffusion prior draws: dpm_solver, ddim, ddpm or analytic_dpm."""
-    prior_candidates: int | None = None
-    """DALL·E 2: embeddings that a diffusion prior draws, of which the best is kept."""
-    decoder_sampler: str | None = None
-    """DALL·E 2: how the decoder draws: dpm_solver, ddim, or ddpm, which wants many steps."""
     upsampler_sampler: str | None = None
-    """DALL·E 2: how the upsamplers draw; as for the decoder."""
+    """DALL·E 2: how the upsamplers draw: dpm_solver, ddim, or ddpm, which wants many steps."""
     precision: str | None = None
     """DALL·E 2: fp32, or bf16, which draws faster where the hardware has it; auto takes that."""
 
     def given(self) -> dict[str, Any]:
         """Those that were given, by the name of the setting."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(kw_only=True)
+class DiffusionOptions(EditOptions):
+    """How a model that draws from prompts by diffusion does so."""
+
+    prior_guidance_scale: float | None = None
+    """DALL·E 2: above 1, the prompt counts for more with the prior."""
+    prior_steps: int | None = None
+    """DALL·E 2: steps of a diffusion prior."""
+    prior_sampler: str | None = None
+    """DALL·E 2: how a diffusion prior draws: dpm_solver, ddim, ddpm or analytic_dpm."""
+    prior_candidates: int | None = None
+    """DALL·E 2: embeddings that a diffusion prior draws, of which the best is kept."""
+    decoder_sampler: str | None = None
+    """DALL·E 2: how the decoder draws; as for the upsamplers."""
 
 
 @dataclass(kw_only=True)

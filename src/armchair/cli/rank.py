@@ -48,13 +48,13 @@ def run(words: Sequence[str]) -> None:
     from PIL import Image
 
     from armchair.cli.progress import console
-    from armchair.core.files import make_folder
+    from armchair.core.files import check_file
     from armchair.core.images import contact_sheet, save_png
     from armchair.data.pictures import decode_picture
     from armchair.data.transforms import center_crop
     from armchair.pipelines import load_clip
 
-    make_folder(options.out.parent)
+    check_file(options.out)
     clip = load_clip(options.model, device=options.device)
     squares, num_cropped = [], 0
     for path in options.pictures:

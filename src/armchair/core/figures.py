@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 from armchair.core.errors import UsageError
 from armchair.core.files import atomic_path
+
+
+def check_plots() -> None:
+    """Make sure that plots can be drawn, before long work starts.
+
+    Raises:
+        UsageError: matplotlib is missing.
+    """
+    try:
+        importlib.import_module("matplotlib.figure")
+    except ImportError as error:
+        hint = "pip install 'armchair[plots]'"
+        raise UsageError("matplotlib is not installed", hint=hint) from error
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -15,11 +29,9 @@ def new_figure(width: float, height: float) -> Any:
     Raises:
         UsageError: matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        hint = "pip install 'armchair[plots]'"
-        raise UsageError("matplotlib is not installed", hint=hint) from error
+    check_plots()
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained")
 
 

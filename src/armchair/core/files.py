@@ -93,6 +93,19 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_file(path: Path) -> None:
+    """Make a file's folder, and prove that the file can be written, before long work starts.
+
+    Raises:
+        OutputError: It cannot, or there is a folder of its name.
+    """
+    make_folder(path.parent)
+    if path.is_dir():
+        raise OutputError(
+            f"cannot write {path}: it is a folder", hint=f"give a file, such as {path / 'file'}"
+        )
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically; see `atomic_path`."""
     with atomic_path(path) as temporary:

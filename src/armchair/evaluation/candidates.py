@@ -35,7 +35,7 @@ def candidates_curve(
     kinds: Sequence[str] = tuple(_KINDS),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Judge the best picture among the first 1, 2, 4, … candidates of each prompt.
+    """Judge the best picture among the first 1, 2, 4, … candidates of each prompt, and of all.
 
     Args:
         model: What draws; its own sampling settings are used.
@@ -48,8 +48,8 @@ def candidates_curve(
         on_progress: Told (prompts done, prompts in all).
 
     Returns:
-        "counts", the powers of two up to `candidates`; and for each kind of pairs, for each
-        count, the shares of pictures that are right, by attribute.
+        "counts", the powers of two up to `candidates`, and that; and for each kind of pairs, for
+        each count, the shares of pictures that are right, by attribute.
 
     Raises:
         ConfigError: The model's pictures are too small to be read.
@@ -57,7 +57,8 @@ def candidates_curve(
     """
     check_readable(model)
     check_candidates(candidates, 1)
-    counts = [2**power for power in range(candidates.bit_length())]
+    powers = [2**power for power in range(candidates.bit_length())]
+    counts = sorted({*powers, candidates})
     curve: dict[str, Any] = {"counts": counts}
     reader, done = SceneReader(), 0
     asked = {kind: prompts(kind, num_prompts, seed) for kind in kinds}

@@ -23,6 +23,9 @@ Prior = DiffusionPrior | AutoregressivePrior | OneStepPrior
 PriorConfig = DiffusionPriorConfig | AutoregressivePriorConfig | OneStepPriorConfig
 
 
+_MOST_CANDIDATES = 1000
+
+
 @dataclass(frozen=True, kw_only=True)
 class DALLE2SamplingConfig:
     """How pictures are drawn; what is said of an absent part counts for nothing.
@@ -61,6 +64,9 @@ class DALLE2SamplingConfig:
         for name, value in vars(self).items():
             if isinstance(value, int) and value < 1:
                 raise ConfigError(name, got=value, expected="at least 1")
+        if self.prior_candidates > _MOST_CANDIDATES:
+            got, expected = self.prior_candidates, f"1 to {_MOST_CANDIDATES}"
+            raise ConfigError("prior_candidates", got=got, expected=expected, hint="2 in the paper")
         for name in ("prior_sampler", "decoder_sampler", "upsampler_sampler"):
             if getattr(self, name) not in SAMPLERS:
                 raise UnknownNameError(name, getattr(self, name), SAMPLERS)

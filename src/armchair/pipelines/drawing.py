@@ -19,7 +19,7 @@ from armchair.core.errors import UnknownNameError, UsageError
 from armchair.text.tokenizer import Tokenizer
 
 BATCH_SIZE = 32  # pictures drawn at once
-_MAX_PICTURES = 10_000  # of one request
+MAX_PICTURES = 10_000  # of one request
 
 Forming = Callable[[], list[Image.Image]]
 """Gives the pictures that are being drawn, as they look so far."""
@@ -216,13 +216,13 @@ def check_request(num_prompts: int, count: int, batch_size: int) -> None:
     Raises:
         UsageError: A number is out of range.
     """
-    most = f"{_MAX_PICTURES:,}"
+    most = f"{MAX_PICTURES:,}"
     if num_prompts < 1:
         raise UsageError("prompts", got=[], expected="at least one", hint="say what to draw")
-    if not 1 <= count <= _MAX_PICTURES:
+    if not 1 <= count <= MAX_PICTURES:
         hint = "it is the number of pictures of each prompt"
         raise UsageError("count", got=count, expected=f"1 to {most}", hint=hint)
-    if num_prompts * count > _MAX_PICTURES:
+    if num_prompts * count > MAX_PICTURES:
         raise UsageError(
             "pictures",
             got=num_prompts * count,

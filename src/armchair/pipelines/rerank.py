@@ -12,14 +12,19 @@ from PIL import Image
 
 from armchair.core.errors import UsageError
 from armchair.pipelines.clip import CLIP
+from armchair.pipelines.drawing import MAX_PICTURES
 
 
 def check_candidates(candidates: int, count: int) -> None:
-    """Refuse to keep more pictures than are drawn, or none.
+    """Refuse to keep more pictures than are drawn, or none, and to draw more than can be meant.
 
     Raises:
-        UsageError: `count` is not from 1 to `candidates`.
+        UsageError: `count` is not from 1 to `candidates`, or those are more than 10,000.
     """
+    if candidates > MAX_PICTURES:
+        expected = f"{max(1, count):,} to {MAX_PICTURES:,}"
+        hint = "so many are drawn of each prompt, and the best of them kept"
+        raise UsageError("candidates", got=candidates, expected=expected, hint=hint)
     if count < 1:
         hint = "it is the number of pictures of each prompt"
         raise UsageError("count", got=count, expected="at least 1", hint=hint)

