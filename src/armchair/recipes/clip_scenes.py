@@ -20,10 +20,11 @@ def clip_scenes() -> CLIPRecipe:
     Command: armchair train clip-scenes --out RUN
     Hardware: 2 cores of an AMD EPYC without AVX512.
     Time: 83 minutes beside other work; 25 pictures a second without it, thus 60 minutes.
-    Scores to expect: among 256 distinct fresh scenes 99.6% of pictures find their own caption first,
-        and every caption its picture; of all pairs of objects and materials the right one for 98%
-        of pictures of seen pairs, 92% of held-out ones (`armchair evaluate`). Of 16 pictures that
-        dalle1-scenes draws of a held-out pair, the one that it ranks best is right for 98.4%.
+    Scores to expect: among 256 distinct fresh scenes 99.6% of pictures find their own caption
+        first, and every caption its picture; of all pairs of objects and materials it tells the
+        right one for 98% of pictures of seen pairs, 92% of held-out ones (`armchair evaluate`). Of
+        16 pictures that dalle1-scenes draws of a held-out pair, the one that it ranks best is right
+        for 98.4% (benchmarks/candidates.py).
 
     Two departures from the paper make it tell objects from what they are made of: convolutions in
     front of the transformer, and captions that are nearly true among those to tell apart.
