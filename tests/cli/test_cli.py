@@ -28,6 +28,14 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str], verb: str) -> N
     assert f"usage: armchair {verb}" in out
 
 
+def test_hints_name_the_recipe_that_has_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["scenes-tiny", "--autoencoder-training.batch-size", "0"]
+    code, _, error = _run(capsys, "train", *words)
+    assert code == 2
+    assert "batch_size: got 0" in error
+    assert "hint: `armchair train scenes-tiny --help` lists the options" in error
+
+
 def test_the_command_itself_has_help_and_a_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(capsys, "--help")[0] == 0
     assert _run(capsys)[0] == 2

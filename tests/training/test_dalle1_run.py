@@ -22,7 +22,13 @@ from toy_recipes import dalle1_recipe as recipe
 from toy_recipes import transformer
 
 from armchair.core.config import to_dict
-from armchair.core.errors import CheckpointError, ConfigError, DataError, UsageError
+from armchair.core.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    UnknownNameError,
+    UsageError,
+)
 from armchair.core.files import sha256
 from armchair.core.schedules import Schedule
 from armchair.data import shards
@@ -411,6 +417,10 @@ def test_an_autoencoder_of_another_shape_is_not_taken(
     expected = "autoencoder.width: got 16, expected 8, as in the bundle tiny"
     with pytest.raises(ConfigError, match=expected):
         walk(tmp_path / "run", taking(tiny_bundle, wider))
+    assert not (tmp_path / "run" / "tokenizer.json").exists()  # before any work was done
+    with pytest.raises(UnknownNameError, match="model: got 'nothing'"):
+        walk(tmp_path / "other", taking(Path("nothing"), wider))
+    assert not (tmp_path / "other" / "recipe.json").exists()
 
 
 def test_the_first_wordings_are_learnt_first(

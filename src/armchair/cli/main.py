@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"armchair: {error}", file=sys.stderr)
         if error.hint is None and error.exit_code == _BAD_USE:
-            print(f"hint: `armchair {words[0]} --help` lists the options", file=sys.stderr)
+            print(f"hint: `{_with_options(words)} --help` lists the options", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("armchair: interrupted", file=sys.stderr)
@@ -79,6 +79,12 @@ def _dispatch(words: list[str]) -> int:
     module = importlib.import_module(f"armchair.cli.{words[0]}")
     module.run(words[1:])
     return 0
+
+
+def _with_options(words: list[str]) -> str:
+    """The part of a command whose help has the options; each recipe has options of its own."""
+    named = words[0] == "train" and len(words) > 1 and not words[1].startswith("-")
+    return " ".join(["armchair", *words[: 2 if named else 1]])
 
 
 def _usage() -> str:

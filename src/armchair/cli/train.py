@@ -26,6 +26,7 @@ from armchair.training.observers import (
     PreviewFolder,
     TensorBoard,
     WeightsAndBiases,
+    check_services,
 )
 from armchair.training.recipe import Stage, with_training
 from armchair.training.run import Run
@@ -70,8 +71,8 @@ def run(words: Sequence[str]) -> None:
         print(_usage())
         return
     if not words or words[0].startswith("-"):
-        expected = "one of " + ", ".join(RECIPES)
-        raise UsageError("recipe", got=None, expected=expected, hint=_usage().splitlines()[0])
+        got, expected = next(iter(words), None), "one of " + ", ".join(RECIPES)
+        raise UsageError("recipe", got=got, expected=expected, hint=_usage().splitlines()[0])
     default = TrainOptions(out=Path("runs") / words[0], recipe=build_recipe(words[0]))
     options = read_options(TrainOptions, words[1:], verb=f"train {words[0]}", default=default)
     recipe = options.recipe
@@ -82,6 +83,7 @@ def run(words: Sequence[str]) -> None:
         recipe = with_training(recipe, seed=options.seed)
     if options.precision is not None:
         recipe = with_training(recipe, precision=options.precision)
+    check_services(options.log_to)
     device = resolve_device(options.device)
 
     from armchair.cli.progress import TrainingProgress, console, progress_bar

@@ -24,7 +24,11 @@ from typing import Any, ClassVar
 
 _ABSENT = object()
 _MAX_GOT = 120  # characters of an offending value that a message repeats
-_LISTED_BY = {"model": "armchair models", "recipe": "armchair train --help"}
+_LISTED_BY = {
+    "command": "armchair --help",
+    "model": "armchair models",
+    "recipe": "armchair train --help",
+}
 
 
 class ArmchairError(Exception):
@@ -91,8 +95,11 @@ class UnknownNameError(UsageError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        listed_by = _LISTED_BY.get(kind, "armchair COMMAND --help")
-        hint = f"did you mean {near[0]!r}?" if near else f"`{listed_by}` lists what there is"
+        hint = None
+        if near:
+            hint = f"did you mean {near[0]!r}?"
+        elif kind in _LISTED_BY:
+            hint = f"`{_LISTED_BY[kind]}` lists what there is"
         super().__init__(kind, got=name, expected="one of " + ", ".join(names), hint=hint)
 
 

@@ -70,6 +70,7 @@ _TRANSFORMER = (
     "transformer_training",
     "wordings",
 )
+_GIVEN_HINT = "give the autoencoder the bundle's shape, or train one: leave out --autoencoder-from"
 _DECIDED_BY: Mapping[Stage, tuple[str, ...]] = {
     "tokenizer": ("data", "tokenizer"),
     "autoencoder": _AUTOENCODER,
@@ -164,14 +165,17 @@ class DALLE1Run(Run[DALLE1Recipe]):
         if list_checkpoints(folder / "checkpoints"):
             return folder
         bundle = open_bundle(find_bundle(source))
-        return self._take(
-            "autoencoder",
-            DALLE1.load(bundle, torch.device("cpu")).autoencoder,
-            self.recipe.autoencoder_training,
-            bundle=bundle,
-            hint="give the autoencoder the bundle's shape, or train one: leave out "
-            "--autoencoder-from",
-        )
+        model = DALLE1.load(bundle, torch.device("cpu")).autoencoder
+        training = self.recipe.autoencoder_training
+        return self._take("autoencoder", model, training, bundle=bundle, hint=_GIVEN_HINT)
+
+    def _check_given(self) -> None:
+        source = self.recipe.autoencoder_from
+        if source is None or list_checkpoints(self.folder / "autoencoder" / "checkpoints"):
+            return
+        bundle = open_bundle(find_bundle(source))
+        model = DALLE1.load(bundle, torch.device("cpu")).autoencoder
+        self._check_shape("autoencoder", model, bundle=bundle, hint=_GIVEN_HINT)
 
     def _codes(self) -> Path:
         model, checkpoint = self._trained_autoencoder()

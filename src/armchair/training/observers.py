@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from armchair.core.errors import UsageError
 from armchair.core.files import atomic_path, output_error, write_text
 
 Kind = Literal["train", "validation"]
+
+_SERVICES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}  # modules by extra
 
 
 class Observer:
@@ -134,14 +137,8 @@ class TensorBoard(Observer):
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UsageError(
-                "tensorboard is not installed", hint="pip install 'armchair[tensorboard]'"
-            ) from error
         self.folder = folder
-        self.open = SummaryWriter
+        self.open = _service("tensorboard").SummaryWriter
         self.writer: Any = None
 
     def start(self, images_seen: int, num_images: int) -> None:
@@ -171,13 +168,7 @@ class WeightsAndBiases(Observer):
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        try:
-            import wandb  # type: ignore[import-not-found]
-        except ImportError as error:
-            raise UsageError(
-                "wandb is not installed", hint="pip install 'armchair[wandb]'"
-            ) from error
-        self.wandb = wandb
+        self.wandb = _service("wandb")
         self.folder = folder
         self.config = config
         self.run: Any = None
@@ -207,3 +198,24 @@ class WeightsAndBiases(Observer):
     def stop(self) -> None:
         """Close the run."""
         self.run.finish()
+
+
+def check_services(names: Iterable[str]) -> None:
+    """Make sure that services can be told, before anything is trained.
+
+    Args:
+        names: "tensorboard", "wandb", or both.
+
+    Raises:
+        UsageError: One is not installed.
+    """
+    for name in names:
+        _service(name)
+
+
+def _service(name: str) -> Any:
+    try:
+        return importlib.import_module(_SERVICES[name])
+    except ImportError as error:
+        hint = f"pip install 'armchair[{name}]'"
+        raise UsageError(f"{name} is not installed", hint=hint) from error

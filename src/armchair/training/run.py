@@ -123,6 +123,7 @@ class Run(ABC, Generic[AnyRecipe]):
             raise UnknownNameError("stage", stage, self.stages)
         result = self.folder
         with _locked(self.folder):
+            self._check_given()
             for name in self.stages if stage is None else (stage,):
                 self._record.begin(name, self.stages)
                 try:
@@ -133,6 +134,9 @@ class Run(ABC, Generic[AnyRecipe]):
                         hint="run the same command again to go on from there",
                     ) from stop
         return result
+
+    def _check_given(self) -> None:
+        """Refuse what is to be taken from elsewhere and does not fit, before any work is done."""
 
     # Text
 
@@ -280,16 +284,8 @@ class Run(ABC, Generic[AnyRecipe]):
         self, stage: Stage, model: nn.Module, training: TrainingConfig, *, bundle: Bundle, hint: str
     ) -> Path:
         """Put a bundle's model where a trained one would be."""
-        folder, shape = self.folder / stage, to_dict(getattr(self.recipe, stage))
-        difference = first_difference(to_dict(model.config), shape)
-        if difference:
-            field, theirs, ours = difference
-            raise ConfigError(
-                f"{stage}.{field}",
-                got=ours,
-                expected=f"{theirs!r}, as in the bundle {bundle.name}",
-                hint=hint,
-            )
+        folder = self.folder / stage
+        self._check_shape(stage, model, bundle=bundle, hint=hint)
         about = {
             **self._record.identity(),
             "images_seen": training.num_images,
@@ -303,6 +299,18 @@ class Run(ABC, Generic[AnyRecipe]):
         checkpoint = Checkpoint(tensors, about)
         save_checkpoint(folder / "checkpoints", training.num_images, checkpoint, keep=1)
         return folder
+
+    def _check_shape(self, stage: Stage, model: nn.Module, *, bundle: Bundle, hint: str) -> None:
+        """Refuse a bundle's model that is not what the recipe says."""
+        difference = first_difference(to_dict(model.config), to_dict(getattr(self.recipe, stage)))
+        if difference:
+            field, theirs, ours = difference
+            raise ConfigError(
+                f"{stage}.{field}",
+                got=ours,
+                expected=f"{theirs!r}, as in the bundle {bundle.name}",
+                hint=hint,
+            )
 
     def _check_begun(self, stage: Stage, source: Stage, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with a stage that began from another result of an earlier one."""
