@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from armchair.cli.options import EditOptions, read_options
+from armchair.cli.options import PaintingOptions, read_options
 
 
 @dataclass(kw_only=True)
@@ -38,7 +38,9 @@ class EditOptions:
     """Of the noise that the upsamplers begin with."""
     truncate: bool = False
     """Cut texts that are longer than the model's instead of refusing them."""
-    sampling: Annotated[EditOptions, tyro.conf.arg(name="")] = field(default_factory=EditOptions)
+    sampling: Annotated[PaintingOptions, tyro.conf.arg(name="")] = field(
+        default_factory=PaintingOptions
+    )
     """How to draw; the model's own settings if not given, and no guidance."""
     out: Path = field(default_factory=lambda: Path("out"))
     """Folder for the pictures, and for grid.png with all of them."""

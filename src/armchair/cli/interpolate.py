@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from armchair.cli.options import EditOptions, read_options
+from armchair.cli.options import PaintingOptions, read_options
 
 _MAX_PICTURES = 100
 
@@ -32,7 +32,9 @@ class InterpolateOptions:
     """Pictures of the whole way, both ends among them."""
     seed: int = 0
     """Of the noise that the upsamplers begin with."""
-    sampling: Annotated[EditOptions, tyro.conf.arg(name="")] = field(default_factory=EditOptions)
+    sampling: Annotated[PaintingOptions, tyro.conf.arg(name="")] = field(
+        default_factory=PaintingOptions
+    )
     """How to draw; the model's own settings if not given, and no guidance."""
     out: Path = field(default_factory=lambda: Path("out"))
     """Folder for the pictures, and for grid.png with all of them."""

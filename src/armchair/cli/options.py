@@ -44,8 +44,8 @@ def read_options(
 
 
 @dataclass(kw_only=True)
-class EditOptions:
-    """How a model draws what was given to it as a picture, where that differs from its settings.
+class PaintingOptions:
+    """How decoder and upsamplers paint, where that is to differ from the model's own settings.
 
     An option that means nothing for the model is refused.
     """
@@ -72,8 +72,8 @@ class EditOptions:
 
 
 @dataclass(kw_only=True)
-class DiffusionOptions(EditOptions):
-    """How a model that draws from prompts by diffusion does so."""
+class DiffusionOptions(PaintingOptions):
+    """How a model that draws from prompts by diffusion does so, its prior included."""
 
     prior_guidance_scale: float | None = None
     """DALL·E 2: above 1, the prompt counts for more with the prior."""

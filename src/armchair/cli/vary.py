@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from armchair.cli.options import EditOptions, read_options
+from armchair.cli.options import PaintingOptions, read_options
 
 
 @dataclass(kw_only=True)
@@ -34,7 +34,9 @@ class VaryOptions:
     are drawn anew."""
     seed: int = 0
     """The same seed draws the same variations."""
-    sampling: Annotated[EditOptions, tyro.conf.arg(name="")] = field(default_factory=EditOptions)
+    sampling: Annotated[PaintingOptions, tyro.conf.arg(name="")] = field(
+        default_factory=PaintingOptions
+    )
     """How to draw; the model's own settings if not given, but no guidance, and where --eta is above
     0, 100 steps of the decoder, as its noise wants many."""
     out: Path = field(default_factory=lambda: Path("out"))
