@@ -235,7 +235,7 @@ def test_every_stage_is_observed_once_and_shows_what_it_can_do(
     unbroken: tuple[Path, Watch],
 ) -> None:
     observers = unbroken[1].observers
-    assert list(observers) == ["clip", "embeddings", "prior", *STAGES[2:]]
+    assert list(observers) == ["tokenizer", "clip", "embeddings", "prior", *STAGES[2:]]
     assert {len(recorders) for recorders in observers.values()} == {1}
     for stage in STAGES:
         assert observers[stage][0].previews == [32]
@@ -299,7 +299,7 @@ def test_each_picture_and_caption_is_embedded_once_by_the_runs_clip(
 def test_a_glide_has_no_clip_and_no_prior(tmp_path: Path) -> None:
     watch = Watch()
     made = walk(tmp_path, glide(), watch=watch)
-    assert list(watch.observers) == ["decoder", "first_upsampler"]
+    assert list(watch.observers) == ["tokenizer", "decoder", "first_upsampler"]
     model = load(str(made), device="cpu")
     assert model.clip is None
     assert model.generate("a kiwi mug")[0].size == (16, 16)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -48,7 +49,8 @@ class ProcessConfig:
         for name, known in (("schedule", _SCHEDULES), ("parameterisation", _PARAMETERISATIONS)):
             if getattr(self, name) not in known:
                 raise UnknownNameError(name, getattr(self, name), known)
-        build_schedule(self)  # now, as it may refuse the number of timesteps
+        with torch.device("cpu"):  # models may be built on the meta device
+            build_schedule(self)  # now, as it may refuse the number of timesteps
 
 
 def build_schedule(config: ProcessConfig) -> NoiseSchedule:
