@@ -1,4 +1,6 @@
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from itertools import repeat
 
 import numpy as np
@@ -8,8 +10,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from armchair.core.errors import ConfigError
+from armchair.text import bpe
 from armchair.text.bpe import (
     MAX_TOKEN_BYTES,
+    NUM_BYTES,
     MergeTable,
     draw_drops,
     learn_merges,
@@ -141,3 +145,25 @@ def test_tokens_are_spelled_for_people() -> None:
     assert spell(b"est ") == "est</w>"
     assert spell("ß".encode()) == "ß"
     assert spell(b"\xc3") == "\\xc3"
+
+
+def test_the_corpus_is_read_where_ctrl_c_is_heard() -> None:
+    """The library reads in a thread of its own, where no signal arrives."""
+    read_by: set[threading.Thread] = set()
+
+    def corpus() -> Iterator[str]:
+        for _ in range(3):
+            read_by.add(threading.current_thread())
+            yield "old older "
+
+    learn_merges(corpus(), NUM_BYTES + 4)
+    assert read_by == {threading.main_thread()}
+
+
+def test_words_that_are_more_than_the_library_is_given_at_once_are_all_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = ["old older ", "old old finest "] * 5
+    expected = learn_merges(texts, NUM_BYTES + 8)
+    monkeypatch.setattr(bpe, "_AT_ONCE", 2)
+    assert learn_merges(texts, NUM_BYTES + 8) == expected

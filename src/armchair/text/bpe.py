@@ -45,6 +45,7 @@ _WORD = re.compile(
     r"| "
 )
 _SEPARATOR = "\u0100"  # parts the words given to the library; beyond the 256 that stand for bytes
+_AT_ONCE = 10_000  # words given to the library as one text
 _MIN_COUNT = 2  # a pair that occurs once teaches nothing
 _MAX_CACHED_WORDS = 1 << 16
 
@@ -101,12 +102,22 @@ def learn_merges(texts: Iterable[str], vocab_size: int) -> list[Pair]:
         initial_alphabet=[chr(byte) for byte in range(NUM_BYTES)],
         show_progress=False,
     )
-    # The library merges characters: latin-1 gives each byte the character of the same number.
-    words = (_SEPARATOR.join(w.decode("latin-1") for w in split_words(text)) for text in texts)
-    library.train_from_iterator(words, trainer=trainer)
+    # Counted here, as Ctrl-C is not heard while the library reads.
+    counts = Counter(word for text in texts for word in split_words(text))
+    library.train_from_iterator(_repeated(counts), trainer=trainer)
     model = json.loads(library.to_str())["model"]
     ids: dict[str, int] = model["vocab"]
     return [(ids[left], ids[right]) for left, right in model["merges"]]
+
+
+def _repeated(counts: Mapping[bytes, int]) -> Iterator[str]:
+    """A corpus in which each word occurs as often as it was counted.
+
+    The library merges characters: latin-1 gives each byte the character of the same number.
+    """
+    for word, count in counts.items():
+        for start in range(0, count, _AT_ONCE):
+            yield _SEPARATOR.join([word.decode("latin-1")] * min(_AT_ONCE, count - start))
 
 
 def merge_history(word_counts: Mapping[str, int], num_merges: int) -> list[CountedMerge]:

@@ -57,6 +57,11 @@ class TokenizerConfig:
         _check_whole("context_length", self.context_length, 1, _MAX_CONTEXT_LENGTH)
         _check_probability("dropout", self.dropout)
 
+    @property
+    def text_shape(self) -> tuple[int, int]:
+        """Text tokens without padding, and text positions: what a model that reads them is of."""
+        return self.vocab_size, self.context_length
+
 
 class Tokenizer:
     """A trained vocabulary.
