@@ -16,12 +16,12 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from timing import seconds
 from torch import Tensor, nn
 
 from armchair.core.device import autocast
@@ -69,13 +69,6 @@ def rival(config: UNetConfig, tokens_dim: int) -> nn.Module:
         norm_num_groups=8,
         resnet_time_scale_shift="scale_shift",
     )
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 @torch.no_grad()

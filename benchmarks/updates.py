@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from timing import seconds
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -82,13 +81,6 @@ def lesson(recipe: DALLE2Recipe, part: str) -> tuple[Objective[Any], dict[str, T
     return DiffusionObjective(
         model, loss, validation={}, sampling=recipe.sampling.of_decoder
     ), batch
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 def measure(recipe: DALLE2Recipe, part: str) -> dict[str, Any]:

@@ -402,6 +402,7 @@ def test_a_clip_that_does_not_fit_is_not_taken(
 ) -> None:
     with pytest.raises(ConfigError, match=r"clip\.image_layers: got 2, expected 1, as in the bun"):
         walk(tmp_path / "1", taking(clip_bundle, image_layers=2))
+    assert not (tmp_path / "1" / "tokenizer.json").exists()  # before any work was done
     other = dataclasses.replace(
         taking(clip_bundle),
         tokenizer=TokenizerConfig(vocab_size=300, context_length=96, dropout=0.0),

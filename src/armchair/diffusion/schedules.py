@@ -53,7 +53,7 @@ class NoiseSchedule:
         return len(self.alpha_bar)
 
     def until(self, num_timesteps: int) -> NoiseSchedule:
-        """The first of the timesteps alone, whose last one still shows something of the picture."""
+        """The same schedule, ended after its first `num_timesteps`."""
         return NoiseSchedule(self.alpha_bar[:num_timesteps])
 
     @property

@@ -246,7 +246,7 @@ def _check_vocabulary(path: Path, tokenizer: Tokenizer | CLIPTokenizer, shape: C
     if isinstance(tokenizer, CLIPTokenizer):
         found = (tokenizer.end, tokenizer.context_length)
     else:
-        found = (tokenizer.config.vocab_size, tokenizer.config.context_length)
+        found = tokenizer.config.text_shape
     if found != (shape.text_vocab_size, shape.text_length):
         raise BundleError(
             f"{path}: tokens and positions",

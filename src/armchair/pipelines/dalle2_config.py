@@ -22,8 +22,7 @@ UPSAMPLERS = ("first_upsampler", "second_upsampler")
 Prior = DiffusionPrior | AutoregressivePrior | OneStepPrior
 PriorConfig = DiffusionPriorConfig | AutoregressivePriorConfig | OneStepPriorConfig
 
-
-_MOST_CANDIDATES = 1000
+_MOST_CANDIDATES = 1000  # embeddings of a prior, of which the best is kept
 
 
 @dataclass(frozen=True, kw_only=True)

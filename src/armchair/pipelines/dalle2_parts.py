@@ -88,7 +88,7 @@ class DALLE2Parts(Drawing[DALLE2SamplingConfig]):
             decoder=decoder.config,
             **dict(zip(UPSAMPLERS, shapes, strict=False)),
         )
-        found = None if tokenizer is None else text_shape(tokenizer)
+        found = None if tokenizer is None else tokenizer.config.text_shape
         if found != self.config.text_shape:
             expected = f"{self.config.text_shape} tokens and positions, as the parts have"
             raise ConfigError("tokenizer", got=found, expected=expected)
@@ -107,7 +107,7 @@ class DALLE2Parts(Drawing[DALLE2SamplingConfig]):
         if parts.text_shape is not None:
             path = bundle.path / "tokenizer.json"
             tokenizer = Tokenizer.load(path)
-            if (found := text_shape(tokenizer)) != parts.text_shape:
+            if (found := tokenizer.config.text_shape) != parts.text_shape:
                 expected = f"{parts.text_shape}, as the model has"
                 raise BundleError(f"{path}: tokens and positions", got=found, expected=expected)
 
@@ -232,11 +232,6 @@ class DALLE2Parts(Drawing[DALLE2SamplingConfig]):
             return sample_codes(prior, text, text_embeddings, keys=keys, guidance_scale=scale)
         assert prior is not None
         return prior.embed(text, text_embeddings)
-
-
-def text_shape(tokenizer: Tokenizer) -> tuple[int, int]:
-    """Text tokens and text positions, as models count them; see `DALLE2Config.text_shape`."""
-    return tokenizer.config.vocab_size, tokenizer.config.context_length
 
 
 @dataclass(frozen=True, kw_only=True)

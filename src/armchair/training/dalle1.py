@@ -32,7 +32,7 @@ from armchair.models.autoencoders.dvae import DiscreteVAEConfig
 from armchair.models.autoencoders.interface import ImageTokenizer
 from armchair.models.autoencoders.vqvae import VQVAEConfig
 from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
-from armchair.pipelines.bundle import open_bundle
+from armchair.pipelines.bundle import Bundle, open_bundle
 from armchair.pipelines.bundle_search import find_bundle
 from armchair.pipelines.dalle1 import DALLE1, build_autoencoder, check_fit
 from armchair.text.tokenizer import TokenizerConfig
@@ -164,8 +164,7 @@ class DALLE1Run(Run[DALLE1Recipe]):
         folder = self.folder / "autoencoder"
         if list_checkpoints(folder / "checkpoints"):
             return folder
-        bundle = open_bundle(find_bundle(source))
-        model = DALLE1.load(bundle, torch.device("cpu")).autoencoder
+        model, bundle = _given_autoencoder(source)
         training = self.recipe.autoencoder_training
         return self._take("autoencoder", model, training, bundle=bundle, hint=_GIVEN_HINT)
 
@@ -173,8 +172,7 @@ class DALLE1Run(Run[DALLE1Recipe]):
         source = self.recipe.autoencoder_from
         if source is None or list_checkpoints(self.folder / "autoencoder" / "checkpoints"):
             return
-        bundle = open_bundle(find_bundle(source))
-        model = DALLE1.load(bundle, torch.device("cpu")).autoencoder
+        model, bundle = _given_autoencoder(source)
         self._check_shape("autoencoder", model, bundle=bundle, hint=_GIVEN_HINT)
 
     def _codes(self) -> Path:
@@ -258,3 +256,9 @@ class DALLE1Run(Run[DALLE1Recipe]):
     @property
     def _dtype(self) -> torch.dtype:
         return resolve_precision(self.recipe.autoencoder_training.precision, self.device)
+
+
+def _given_autoencoder(source: str) -> tuple[ImageTokenizer, Bundle]:
+    """The autoencoder of a bundle, and the bundle."""
+    bundle = open_bundle(find_bundle(source))
+    return DALLE1.load(bundle, torch.device("cpu")).autoencoder, bundle

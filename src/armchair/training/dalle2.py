@@ -61,6 +61,7 @@ from armchair.training.run_record import check_source
 
 _FITTED = 20_000  # pictures whose embeddings scales and codes are fitted to
 _MEASURED = 512  # pairs that the best variance of a prior's steps is measured on
+_GIVEN_HINT = "give clip the bundle's shape, or train one: leave out --clip-from"
 _ENLARGED = 64  # validation pictures of an upsampler
 _BATCH_SIZE = 64  # pictures embedded at once
 
@@ -144,8 +145,14 @@ class DALLE2Run(Run[DALLE2Recipe]):
                 f"{self.folder}: tokenizer.json is not that of the bundle {bundle.name}",
                 hint="remove it to take the bundle's",
             )
-        hint = "give clip the bundle's shape, or train one: leave out --clip-from"
-        return self._take("clip", clip.model, training, bundle=bundle, hint=hint)
+        return self._take("clip", clip.model, training, bundle=bundle, hint=_GIVEN_HINT)
+
+    def _check_given(self) -> None:
+        source = self.recipe.clip_from
+        if source is None or list_checkpoints(self.folder / "clip" / "checkpoints"):
+            return
+        clip, bundle = _given_clip(source)
+        self._check_shape("clip", clip.model, bundle=bundle, hint=_GIVEN_HINT)
 
     def _embeddings(self) -> Path:
         clip, checkpoint = self._trained_clip()

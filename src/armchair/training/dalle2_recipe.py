@@ -101,7 +101,7 @@ class DALLE2Recipe:
         self._check_prior_training()
         self.shape.check(self.sampling)
         text = self.tokenizer
-        found = None if text is None else (text.vocab_size, text.context_length)
+        found = None if text is None else text.text_shape
         if found != self.shape.text_shape:
             expected = f"{self.shape.text_shape} tokens and positions, as the parts have"
             raise ConfigError("tokenizer", got=found, expected=expected)

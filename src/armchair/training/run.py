@@ -61,7 +61,7 @@ class Run(ABC, Generic[AnyRecipe]):
         recipe: What to train.
         folder: Where; made if it is not there.
         device: Where to compute.
-        observe: Gives the observer of a stage, by its name and folder.
+        observe: Gives the observer of a stage, by its name and folder; asked once a stage.
         message: Told what a person should know and no observer is there to hear.
         command: What was typed, for the model card.
 
