@@ -11,6 +11,7 @@ from armchair.diffusion.process import (
     add_noise,
     build_schedule,
     denoiser_of,
+    draw_timesteps,
     posterior,
     target,
     to_x_0,
@@ -25,6 +26,22 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     x_0 = torch.rand(5, 3, 4, 4, generator=generator) * 2 - 1
     noise = torch.randn(5, 3, 4, 4, generator=generator)
     return x_0, torch.tensor([0, 1, 50, 80, 95]), noise
+
+
+def test_timesteps_of_a_batch_are_evenly_spread_and_each_is_uniform() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = [draw_timesteps(100, 20, generator, "cpu") for _ in range(600)]
+    for t in drawn:
+        assert (t // 5).bincount(minlength=20).eq(1).all()  # one in each twentieth
+    counts = torch.stack(drawn)[:, 7].bincount(minlength=100)
+    assert len(counts) == 100
+    assert (counts - 6).square().sum() / 6 < 148  # chi squared of 99 degrees at 0.1%
+    assert len({int(t[0]) for t in drawn}) > 90
+
+
+def test_more_examples_than_timesteps_take_each_as_often() -> None:
+    t = draw_timesteps(4, 40, torch.Generator().manual_seed(1), "cpu")
+    assert t.bincount().tolist() == [10, 10, 10, 10]
 
 
 @pytest.mark.parametrize("parameterisation", get_args(Parameterisation))

@@ -22,8 +22,34 @@ def test_singular_values_become_about_one(shape: tuple[int, int], dtype: torch.d
     assert (values - values.diagonal().diag()).abs().max() < 0.1  # the same singular vectors
 
 
-def test_nothing_stays_nothing() -> None:
-    assert torch.equal(orthogonalize(torch.zeros(3, 4), torch.float32), torch.zeros(3, 4))
+@pytest.mark.parametrize("shape", [(16, 144), (96, 12), (8, 24), (1, 9)])
+@pytest.mark.parametrize("decades", [0, 4])
+def test_a_wide_matrix_is_found_by_its_gram_matrix_as_directly(
+    shape: tuple[int, int], decades: int
+) -> None:
+    left, _, right = torch.linalg.svd(normal(*shape).double(), full_matrices=False)
+    matrix = (left * torch.logspace(0, -decades, min(shape), dtype=torch.float64)) @ right
+    found = orthogonalize(matrix.float(), torch.float32).double()
+    expected = orthogonalize_directly(matrix)
+    torch.testing.assert_close(orthogonalize(matrix, torch.float64), expected)
+    assert (found - expected).norm() < 1e-3 * expected.norm()
+
+
+def orthogonalize_directly(matrix: torch.Tensor) -> torch.Tensor:
+    """Jordan's iteration, as he writes it."""
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonalize_directly(matrix.T).T
+    x = matrix / matrix.norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 40)])
+def test_nothing_stays_nothing(shape: tuple[int, int]) -> None:
+    nothing = torch.zeros(shape)
+    assert torch.equal(orthogonalize(nothing, torch.float32), nothing)
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6)])

@@ -84,6 +84,30 @@ class Posterior(NamedTuple):
     variance: Any
 
 
+def draw_timesteps(
+    num_timesteps: int, count: int, generator: torch.Generator, device: torch.device | str
+) -> Int[Tensor, " N"]:
+    """Timesteps for the examples of a batch, each uniform, and together evenly spread.
+
+    One is drawn, and the others follow it at equal distances, around and around: a batch that has
+    some of every noise says more of the loss than one that is left to chance.
+
+    Args:
+        num_timesteps: T.
+        count: Examples N.
+        generator: Decides the one, on that device.
+        device: Where they are made.
+
+    Returns:
+        Numbers in [0, T).
+
+    Source: "Variational Diffusion Models" (arXiv 2107.00630), appendix I.1.
+    """
+    places = torch.rand((), generator=generator, device=device)
+    places = (places + torch.arange(count, device=device) / count) % 1
+    return (num_timesteps * places).long().clamp(max=num_timesteps - 1)
+
+
 def add_noise(
     schedule: NoiseSchedule,
     x_0: Float[Tensor, "B *S"],

@@ -26,26 +26,48 @@ from armchair.core.errors import ConfigError
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic, steepest at 0
 _ITERATIONS = 5
+_WIDE = 3  # times as many columns as rows, from where on the small matrices are the cheaper ones
 
 
 def orthogonalize(matrix: Float[Tensor, "R C"], dtype: torch.dtype) -> Float[Tensor, "R C"]:
     """The matrix with its singular values moved to about 1 (0.7 to 1.2).
 
-    Newton-Schulz: X ← aX + (bXXᵀ + c(XXᵀ)²)X from X of norm 1, on the side with fewer rows.
+    Newton-Schulz: X ← FX with F = aI + bXXᵀ + c(XXᵀ)², from X of norm 1, on the side with fewer
+    rows. Of a wide matrix all factors are found and multiplied before they meet it, as XXᵀ, which
+    is small, becomes F XXᵀ F. Bfloat16 has too few digits for that.
 
     Args:
         matrix: Any matrix.
         dtype: Of the products, and of the result.
     """
-    a, b, c = _COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.to(dtype)
     x = x.T if tall else x
     x = x / x.norm().clamp_min(1e-7)
+    wide = x.shape[1] >= _WIDE * x.shape[0]
+    x = _by_its_gram(x) if wide and dtype.itemsize >= torch.float32.itemsize else _directly(x)
+    return x.T if tall else x
+
+
+def _directly(x: Tensor) -> Tensor:
+    a, b, c = _COEFFICIENTS
     for _ in range(_ITERATIONS):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+    return x
+
+
+def _by_its_gram(x: Tensor) -> Tensor:
+    a, b, c = _COEFFICIENTS
+    gram, product = x @ x.T, None
+    for left in reversed(range(_ITERATIONS)):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor if product is None else factor @ product
+        if left:
+            gram = factor @ gram @ factor
+    assert product is not None
+    return product @ x
 
 
 class Muon(torch.optim.Optimizer):

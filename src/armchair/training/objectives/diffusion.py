@@ -25,7 +25,7 @@ from armchair.core.images import contact_sheet, to_pil
 from armchair.core.random import torch_generator
 from armchair.diffusion.guidance import Condition
 from armchair.diffusion.losses import BOUND_WEIGHT, hybrid_loss, prior_term, simple_loss
-from armchair.diffusion.process import add_noise, target
+from armchair.diffusion.process import add_noise, draw_timesteps, target
 from armchair.diffusion.samplers import keyed_noise
 from armchair.models.unet import UNet
 from armchair.nn.resampling import resize
@@ -108,7 +108,7 @@ class DiffusionObjective(Objective[UNet]):
         images = batch["images"]
         condition = self._drop(self._condition(batch, images, generator), generator)
         num_timesteps, device = self.model.schedule.num_timesteps, images.device
-        t = torch.randint(num_timesteps, (len(images),), generator=generator, device=device)
+        t = draw_timesteps(num_timesteps, len(images), generator, device)
         noise = torch.randn(images.shape, generator=generator, device=device)
         terms = self._terms(images, condition, t, noise)
         total = torch.stack(list(terms.values())).sum(dim=0).mean()

@@ -27,7 +27,7 @@ from armchair.core.images import contact_sheet, to_pil
 from armchair.core.random import torch_generator
 from armchair.diffusion.guidance import Condition
 from armchair.diffusion.losses import simple_loss
-from armchair.diffusion.process import add_noise, target
+from armchair.diffusion.process import add_noise, draw_timesteps, target
 from armchair.models.clip import cosines, recall_at
 from armchair.models.priors.autoregressive import AutoregressivePrior
 from armchair.models.priors.diffusion import DiffusionPrior
@@ -177,7 +177,7 @@ class DiffusionPriorObjective(PriorObjective[DiffusionPrior]):
         condition = _dropped(model, batch, self.config.condition_dropout, generator)
         x_0 = model.scale(batch["image_embedding"])
         num_timesteps, device = model.schedule.num_timesteps, x_0.device
-        t = torch.randint(num_timesteps, (len(x_0),), generator=generator, device=device)
+        t = draw_timesteps(num_timesteps, len(x_0), generator, device)
         noise = torch.randn(x_0.shape, generator=generator, device=device)
         x_t = add_noise(model.schedule, x_0, t, noise)
         output = model(x_t, t, model.encode(condition))
