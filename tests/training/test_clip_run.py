@@ -14,6 +14,7 @@ from PIL import Image
 
 from armchair.core.errors import CheckpointError, ConfigError, UnknownNameError, UsageError
 from armchair.core.files import sha256
+from armchair.core.schedules import Schedule
 from armchair.data.scenes import Scenes, ScenesConfig
 from armchair.data.sources import DataConfig
 from armchair.models.clip import CLIPConfig
@@ -115,6 +116,18 @@ def test_another_seed_trains_another_model(tmp_path: Path) -> None:
     walk(tmp_path / "0")
     walk(tmp_path / "1", chosen)
     assert weights(tmp_path / "0") != weights(tmp_path / "1")
+
+
+def test_a_bundle_is_trained_further(tmp_path: Path) -> None:
+    theirs = walk(tmp_path / "theirs")
+    still = toys.config().optimizer
+    still = dataclasses.replace(still, learning_rate=Schedule.of(0.0))
+    chosen = recipe(start_from=str(theirs), data=DataConfig(num_pictures=9, num_validation=4))
+    made = walk(tmp_path / "still", with_training(chosen, optimizer=still))
+    for name in ("clip.safetensors", "tokenizer.json"):
+        assert (made / name).read_bytes() == (theirs / name).read_bytes()
+    walk(tmp_path / "moved", chosen)
+    assert weights(tmp_path / "moved") != weights(tmp_path / "theirs")
 
 
 def test_validation_scores_captions_and_pictures(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from armchair.data.sources import DataConfig
 from armchair.models.autoencoders.convolutional import AutoencoderConfig
 from armchair.pipelines import load
 from armchair.pipelines.bundle import EVALUATION, MANIFEST, open_bundle
+from armchair.pipelines.bundle_search import SHIPPED
 from armchair.pipelines.dalle1 import DALLE1, SamplingSettings
 from armchair.text.tokenizer import TokenizerConfig
 from armchair.training import dalle1
@@ -51,7 +52,7 @@ from armchair.training.dalle1 import DALLE1Recipe, DALLE1Run
 from armchair.training.examples import CaptionedCodes, view
 from armchair.training.loop import Interrupted
 from armchair.training.objectives.text_to_image import TextToImageLossConfig
-from armchair.training.recipe import Stage
+from armchair.training.recipe import Stage, with_training
 
 NUM_IMAGES = toys.config().num_images
 COMMAND = "armchair train toy --out somewhere"
@@ -494,3 +495,15 @@ def test_captions_that_are_cut_are_counted(tmp_path: Path) -> None:
     assert message.startswith(
         "tokenizer: 160 of 160 captions (100.0%) are longer than 8 tokens and are cut; the longest"
     )
+
+
+def test_a_bundle_is_trained_further(unbroken: tuple[Path, Watch], tmp_path: Path) -> None:
+    theirs = unbroken[0] / "bundle"
+    still = dataclasses.replace(toys.config().optimizer, learning_rate=Schedule.of(0.0))
+    made = walk(tmp_path / "run", with_training(recipe(start_from=str(theirs)), optimizer=still))
+    assert about_bundle(tmp_path / "run")["started_from"] == "bundle"
+    for name in ("autoencoder.safetensors", "transformer.safetensors", "tokenizer.json"):
+        assert (made / name).read_bytes() == (theirs / name).read_bytes()
+    other = recipe(start_from=str(SHIPPED / "clip-scenes"))
+    with pytest.raises(ConfigError, match="expected a bundle with what the stage autoencoder"):
+        walk(tmp_path / "other", other)

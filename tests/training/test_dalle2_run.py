@@ -15,6 +15,7 @@ import pytest
 import torch
 import toys
 from PIL import Image
+from safetensors.torch import load_file
 
 from armchair.core.errors import CheckpointError, ConfigError, UnknownNameError, UsageError
 from armchair.core.files import sha256
@@ -412,6 +413,78 @@ def test_a_clip_that_does_not_fit_is_not_taken(
     for number, without_clip in enumerate((ddpm_bundle, SHIPPED / "dalle1-scenes"), start=3):
         with pytest.raises(ConfigError, match="clip_from"):
             walk(tmp_path / str(number), taking(without_clip))
+
+
+# What is trained further
+
+
+STILL = dataclasses.replace(
+    TRAINING, optimizer=dataclasses.replace(TRAINING.optimizer, learning_rate=Schedule.of(0.0))
+)
+
+
+def test_all_parts_of_a_bundle_are_trained_further(
+    unbroken: tuple[Path, Watch], tmp_path: Path
+) -> None:
+    """At a learning rate of zero they stay what they were; the pictures are others."""
+    theirs = unbroken[0] / "bundle"
+    data = DataConfig(num_pictures=20, num_validation=4, seed=7)
+    chosen = recipe(start_from=str(theirs), data=data)
+    made = walk(tmp_path / "still", with_training(chosen, optimizer=STILL.optimizer))
+    names = sorted(path.name for path in theirs.glob("*.safetensors"))
+    assert len(names) == 5
+    for name in names:
+        found, expected = load_file(made / name), load_file(theirs / name)
+        assert all(torch.equal(found[key], value) for key, value in expected.items()), name
+    assert sha256(made / "tokenizer.json") == sha256(theirs / "tokenizer.json")
+    assert "- started from: the bundle bundle\n" in (made / "README.md").read_text()
+    moved = walk(tmp_path / "moved", chosen)
+    assert all((moved / name).read_bytes() != (theirs / name).read_bytes() for name in names)
+
+
+def test_a_clip_is_taken_and_the_rest_trained_further(
+    unbroken: tuple[Path, Watch], clip_bundle: Path, tmp_path: Path
+) -> None:
+    theirs = str(unbroken[0] / "bundle")
+    made = walk(tmp_path / "run", recipe(start_from=theirs, clip_from=theirs))
+    same = [
+        path.name
+        for path in made.glob("*.safetensors")
+        if path.read_bytes() == (unbroken[0] / "bundle" / path.name).read_bytes()
+    ]
+    assert same == ["clip.safetensors"]
+    other = dataclasses.replace(taking(clip_bundle), start_from=theirs)
+    with pytest.raises(ConfigError, match=r"tokenizer\.|prior\."):
+        walk(tmp_path / "other", other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"first_upsampler": unet(16, low_size=8, channels=16)},
+            r"first_upsampler\.channels: got 16",
+        ),
+        (
+            {"tokenizer": TokenizerConfig(vocab_size=280, context_length=128, dropout=0.0)},
+            r"tokenizer\.dropout: got 0\.0, expected 0\.1",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_not_trained_further(
+    unbroken: tuple[Path, Watch], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    chosen = recipe(start_from=str(unbroken[0] / "bundle"), **changes)
+    with pytest.raises(ConfigError, match=message):
+        walk(tmp_path / "run", chosen)
+    assert not (tmp_path / "run" / "tokenizer.json").exists()  # before any work was done
+
+
+def test_a_bundle_without_a_part_cannot_be_trained_further(
+    ddpm_bundle: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="expected a bundle with what the stage clip trains"):
+        walk(tmp_path, recipe(start_from=str(ddpm_bundle)))
 
 
 # What was made from something else

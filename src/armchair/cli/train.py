@@ -28,7 +28,7 @@ from armchair.training.observers import (
     WeightsAndBiases,
     check_services,
 )
-from armchair.training.recipe import Stage, with_training
+from armchair.training.recipe import WITHOUT_TRAINING, Stage, with_training
 from armchair.training.run import Run
 
 _RUNS: dict[type, tuple[type[Run[Any]], str]] = {
@@ -90,7 +90,7 @@ def run(words: Sequence[str]) -> None:
 
     def observe(stage: Stage, folder: Path) -> Observer:
         observers: list[Observer] = []
-        if stage not in ("tokenizer", "codes", "embeddings"):
+        if stage not in WITHOUT_TRAINING:
             observers += [MetricsFile(folder / "metrics.jsonl"), PreviewFolder(folder / "previews")]
             if "tensorboard" in options.log_to:
                 observers.append(TensorBoard(folder / "tensorboard"))

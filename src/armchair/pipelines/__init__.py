@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from armchair.core.device import resolve_device
 from armchair.core.errors import BundleError, UsageError
-from armchair.pipelines.bundle import open_bundle
+from armchair.pipelines.bundle import Bundle, open_bundle
 from armchair.pipelines.bundle_search import find_bundle
 from armchair.pipelines.clip import CLIP
 from armchair.pipelines.dalle1 import DALLE1
@@ -36,9 +38,6 @@ def load(name: str, *, device: str = "auto", kinds: Sequence[str] | None = None)
     """
     where = resolve_device(device)
     bundle = open_bundle(find_bundle(name))
-    if bundle.kind not in _KINDS:
-        expected = "one of " + ", ".join(_KINDS)
-        raise BundleError(f"{bundle.path}: kind", got=bundle.kind, expected=expected)
     if kinds is not None and bundle.kind not in kinds:
         raise UsageError(
             f"the kind of the model {name}",
@@ -46,7 +45,15 @@ def load(name: str, *, device: str = "auto", kinds: Sequence[str] | None = None)
             expected=" or ".join(kinds),
             hint="`armchair models` lists models with their kinds",
         )
-    return _KINDS[bundle.kind].load(bundle, where)
+    return load_bundle(bundle, where)
+
+
+def load_bundle(bundle: Bundle, device: torch.device) -> Any:
+    """Load the model of an open bundle; see `load`."""
+    if bundle.kind not in _KINDS:
+        expected = "one of " + ", ".join(_KINDS)
+        raise BundleError(f"{bundle.path}: kind", got=bundle.kind, expected=expected)
+    return _KINDS[bundle.kind].load(bundle, device)
 
 
 def load_clip(name: str, *, device: str = "auto") -> CLIP:

@@ -16,7 +16,7 @@ def model_card(name: str, about: dict[str, Any], evaluation: dict[str, Any] | No
         name: The model's name.
         about: A bundle's "about": `recipe` (config, commit, version), `description`, `command`,
             `pictures` (how many it was trained on), `taken_from` (the bundle of a part that
-            was not trained),
+            was not trained), `started_from` (the bundle whose networks were trained further),
             `hardware`, `date`, `notes`, `licence`.
         evaluation: What `armchair evaluate` measured, if it has.
     """
@@ -65,6 +65,7 @@ def _facts(about: dict[str, Any]) -> dict[str, Any]:
         "seed": _seed(_at(recipe, "config")),
         "data": _data(about),
         _at(about, "taken_from", "stage") or "autoencoder": _taken(about.get("taken_from")),
+        "started from": _named(about.get("started_from")),
         "hardware": about.get("hardware"),
         "date": about.get("date"),
     }
@@ -88,8 +89,12 @@ def _data(about: dict[str, Any]) -> str | None:
 
 
 def _taken(source: Any) -> str | None:
-    name = _at(source, "bundle") or source
-    return f"taken from the bundle {name}" if isinstance(name, str) else None
+    name = _named(_at(source, "bundle") or source)
+    return f"taken from {name}" if name else None
+
+
+def _named(bundle: Any) -> str | None:
+    return f"the bundle {bundle}" if isinstance(bundle, str) else None
 
 
 def _at(data: Any, *keys: str) -> Any:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from armchair.core.config import to_dict
@@ -117,12 +117,17 @@ class CLIP:
         return write_bundle(
             folder,
             kind=KIND,
-            weights={"clip": self.model},
+            weights=self.parts,
             texts={_FILES[vocabulary]: self.tokenizer.content},
             config=to_dict(_BundleConfig(model=self.model.config, vocabulary=vocabulary)),
             about=about,
             card=card,
         )
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The network, by the name of the stage that trains it."""
+        return {"clip": self.model}
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "N E"]:

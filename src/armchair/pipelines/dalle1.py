@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from armchair.core.config import to_dict
 from armchair.core.errors import BundleError, ConfigError
@@ -165,12 +165,17 @@ class DALLE1(Drawing[SamplingSettings]):
         return write_bundle(
             folder,
             kind=KIND,
-            weights={"autoencoder": self.autoencoder, "transformer": self.transformer},
+            weights=self.parts,
             texts={"tokenizer.json": self.tokenizer.content},
             config=to_dict(config),
             about=about,
             card=card,
         )
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The networks, by the names of the stages that train them."""
+        return {"autoencoder": self.autoencoder, "transformer": self.transformer}  # type: ignore[dict-item]
 
     @property
     def image_size(self) -> int:

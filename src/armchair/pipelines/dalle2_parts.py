@@ -133,19 +133,24 @@ class DALLE2Parts(Drawing[DALLE2SamplingConfig]):
 
     def save(self, folder: Path, *, about: dict[str, Any], card: str) -> Bundle:
         """Write the model as a bundle; see `write_bundle`."""
-        clip = None if self.clip is None else self.clip.model
-        parts = {"clip": clip, "prior": self.prior, "decoder": self.decoder}
-        parts |= dict(zip(UPSAMPLERS, self.upsamplers, strict=False))
         tokenizer = self.tokenizer
         return write_bundle(
             folder,
             kind=KIND,
-            weights={name: part for name, part in parts.items() if part is not None},
+            weights=self.parts,
             texts={} if tokenizer is None else {"tokenizer.json": tokenizer.content},
             config=to_dict(_BundleConfig(parts=self.config, sampling=self.sampling)),
             about=about,
             card=card,
         )
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The networks that it has, by the names of the stages that train them."""
+        clip = None if self.clip is None else self.clip.model
+        parts = {"clip": clip, "prior": self.prior, "decoder": self.decoder}
+        parts |= dict(zip(UPSAMPLERS, self.upsamplers, strict=False))
+        return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def image_size(self) -> int:

@@ -25,11 +25,20 @@ from armchair.training.examples import CaptionedImages, check_wordings
 from armchair.training.loop import TrainingConfig
 from armchair.training.objectives.contrastive import ContrastiveLossConfig, ContrastiveObjective
 from armchair.training.recipe import Stage
-from armchair.training.run import Run, seeded
+from armchair.training.run import Run
 
-_CLIP = ("data", "tokenizer", "clip", "clip_loss", "clip_training", "augment", "wordings")
+_CLIP = (
+    "data",
+    "tokenizer",
+    "clip",
+    "clip_loss",
+    "clip_training",
+    "augment",
+    "start_from",
+    "wordings",
+)
 _DECIDED_BY: Mapping[Stage, tuple[str, ...]] = {
-    "tokenizer": ("data", "tokenizer"),
+    "tokenizer": ("data", "tokenizer", "start_from"),
     "clip": _CLIP,
     "bundle": _CLIP,
 }
@@ -49,6 +58,8 @@ class CLIPRecipe:
         clip_loss: How its loss is computed.
         clip_training: How it is trained; its batches are the negatives.
         augment: Crop and shrink the pictures at random.
+        start_from: A bundle, by name or path, whose network is trained further, with its tokenizer;
+            `clip` then says the same as the bundle.
         wordings: Share of each picture's captions, from the first on, that it is trained with, as
             a function of progress.
     """
@@ -62,6 +73,7 @@ class CLIPRecipe:
     clip_loss: ContrastiveLossConfig
     clip_training: TrainingConfig
     augment: bool = True
+    start_from: str | None = None
     wordings: Schedule = Schedule.of(1.0)
 
     def __post_init__(self) -> None:
@@ -111,9 +123,8 @@ def clip_lesson(
     augment: bool,
 ) -> tuple[ContrastiveObjective, CaptionedImages]:
     """What a CLIP minimises, and on what, in any run that trains one."""
-    model = seeded(training.seed, lambda: CLIPModel(config))
     objective = ContrastiveObjective(
-        model.to(run.device),
+        run.new("clip", training, lambda: CLIPModel(config)),
         loss,
         images=run.data.validation_images(config.image_size),
         text=run.validation_text,

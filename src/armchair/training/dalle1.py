@@ -52,7 +52,7 @@ from armchair.training.objectives.text_to_image import (
 )
 from armchair.training.objectives.vqvae import VQVAELossConfig
 from armchair.training.recipe import Stage
-from armchair.training.run import Run, seeded
+from armchair.training.run import Run
 from armchair.training.run_record import check_source
 
 _AUTOENCODER = (
@@ -62,6 +62,7 @@ _AUTOENCODER = (
     "autoencoder_training",
     "augment",
     "autoencoder_from",
+    "start_from",
 )
 _TRANSFORMER = (
     "tokenizer",
@@ -72,7 +73,7 @@ _TRANSFORMER = (
 )
 _GIVEN_HINT = "give the autoencoder the bundle's shape, or train one: leave out --autoencoder-from"
 _DECIDED_BY: Mapping[Stage, tuple[str, ...]] = {
-    "tokenizer": ("data", "tokenizer"),
+    "tokenizer": ("data", "tokenizer", "start_from"),
     "autoencoder": _AUTOENCODER,
     "codes": _AUTOENCODER,
     "transformer": _AUTOENCODER + _TRANSFORMER,
@@ -96,6 +97,8 @@ class DALLE1Recipe:
         augment: Crop, shrink and flip the autoencoder's pictures at random.
         autoencoder_from: A bundle whose autoencoder is taken as it is, by name or path, instead of
             training one; `autoencoder` then says the same shape as the bundle.
+        start_from: A bundle, by name or path, whose networks are trained further, with its
+            tokenizer; all else that is said of their shapes is then the same as in the bundle.
         transformer: The second stage's shape.
         transformer_loss: Its loss.
         transformer_training: How it is trained.
@@ -114,6 +117,7 @@ class DALLE1Recipe:
     autoencoder_training: TrainingConfig
     augment: bool = True
     autoencoder_from: str | None = None
+    start_from: str | None = None
     transformer: TextToImageConfig
     transformer_loss: TextToImageLossConfig
     transformer_training: TrainingConfig
@@ -147,17 +151,18 @@ class DALLE1Run(Run[DALLE1Recipe]):
         recipe = self.recipe
         if recipe.autoencoder_from is not None:
             return self._take_autoencoder(recipe.autoencoder_from)
-        model = seeded(recipe.autoencoder_training.seed, self._build_autoencoder)
+        training = recipe.autoencoder_training
+        model = self.new("autoencoder", training, self._build_autoencoder)
         objective = autoencoder_objective(
             model, self.data.validation_images(self.image_size), recipe.autoencoder_loss
         )
         examples = PictureExamples(
             self.data.pictures,
             size=recipe.autoencoder.image_size,
-            seed=recipe.autoencoder_training.seed,
+            seed=training.seed,
             augment=recipe.augment,
         )
-        return self._train("autoencoder", objective, examples, recipe.autoencoder_training)
+        return self._train("autoencoder", objective, examples, training)
 
     def _take_autoencoder(self, source: str) -> Path:
         """Copy a bundle's autoencoder to where a trained one would be; once, as bundles change."""
@@ -169,6 +174,7 @@ class DALLE1Run(Run[DALLE1Recipe]):
         return self._take("autoencoder", model, training, bundle=bundle, hint=_GIVEN_HINT)
 
     def _check_given(self) -> None:
+        super()._check_given()
         source = self.recipe.autoencoder_from
         if source is None or list_checkpoints(self.folder / "autoencoder" / "checkpoints"):
             return
@@ -187,29 +193,23 @@ class DALLE1Run(Run[DALLE1Recipe]):
         )
 
     def _transformer(self) -> Path:
-        recipe = self.recipe
-        seed = recipe.transformer_training.seed
+        recipe, training = self.recipe, self.recipe.transformer_training
         autoencoder, checkpoint = self._trained_autoencoder()
         codes = CodeStore(self._done(self.folder / "codes" / "manifest.json", "codes").parent)
         check_source(self.folder / "codes", codes.about, "autoencoder", checkpoint)
         self._check_begun("transformer", "autoencoder", checkpoint)
-        model = seeded(seed, lambda: TextToImageTransformer(recipe.transformer))
+        shape = recipe.transformer
         images = self.data.validation_images(self.image_size).split(64)
         objective = TextToImageObjective(
-            model.to(self.device),
+            self.new("transformer", training, lambda: TextToImageTransformer(shape)),
             recipe.transformer_loss,
             text=self.validation_text,
             codes=torch.cat([self._encode_images(autoencoder, part) for part in images]),
             decode=lambda codes: autoencoder.decode(codes).float(),
         )
-        examples = CaptionedCodes(codes, self.wordings(recipe.transformer_training))
-        return self._train(
-            "transformer",
-            objective,
-            examples,
-            recipe.transformer_training,
-            autoencoder=checkpoint["sha256"],
-        )
+        examples = CaptionedCodes(codes, self.wordings(training))
+        sha = checkpoint["sha256"]
+        return self._train("transformer", objective, examples, training, autoencoder=sha)
 
     def _bundle(self) -> Path:
         recipe = self.recipe

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from armchair.core.config import first_difference, to_dict
+from armchair.core.config import to_dict
 from armchair.core.device import autocast, resolve_precision
 from armchair.core.errors import CheckpointError, ConfigError
 from armchair.core.images import to_tensor
@@ -56,7 +56,7 @@ from armchair.training.loop import TrainingConfig
 from armchair.training.objectives import prior_objective
 from armchair.training.objectives.diffusion import DiffusionObjective
 from armchair.training.recipe import Stage
-from armchair.training.run import Run, seeded
+from armchair.training.run import Run
 from armchair.training.run_record import check_source
 
 _FITTED = 20_000  # pictures whose embeddings scales and codes are fitted to
@@ -72,17 +72,18 @@ _CLIP = (
     "clip_loss",
     "clip_training",
     "clip_from",
+    "start_from",
     "augment",
     "wordings",
 )
 _DECIDED_BY: Mapping[Stage, tuple[str, ...]] = {
-    "tokenizer": ("data", "tokenizer", "clip_from"),
+    "tokenizer": ("data", "tokenizer", "clip_from", "start_from"),
     "clip": _CLIP,
     "embeddings": _CLIP,
     "prior": _CLIP + fields_of("prior"),
     "decoder": _CLIP + fields_of("decoder"),
-    "first_upsampler": ("data", *fields_of("first_upsampler")),
-    "second_upsampler": ("data", *fields_of("second_upsampler")),
+    "first_upsampler": ("data", "start_from", *fields_of("first_upsampler")),
+    "second_upsampler": ("data", "start_from", *fields_of("second_upsampler")),
     "bundle": (*_CLIP, *(name for part in PARTS[1:] for name in fields_of(part)), "sampling"),
 }
 
@@ -111,16 +112,18 @@ class DALLE2Run(Run[DALLE2Recipe]):
     # Text and CLIP
 
     def _given_tokenizer(self) -> Tokenizer | None:
+        begun_with = super()._given_tokenizer()
         if self.recipe.clip_from is None:
-            return None
+            return begun_with
         clip, bundle = _given_clip(self.recipe.clip_from)
-        assert isinstance(clip.tokenizer, Tokenizer)
-        config = to_dict(clip.tokenizer.config)
-        if difference := first_difference(config, to_dict(self.recipe.tokenizer)):
-            field, theirs, ours = difference
-            expected = f"{theirs!r}, as in the bundle {bundle.name}"
-            raise ConfigError(f"tokenizer.{field}", got=ours, expected=expected)
-        return clip.tokenizer
+        tokenizer = self._fitting(clip.tokenizer, bundle)
+        if begun_with is not None and begun_with.content != tokenizer.content:
+            raise ConfigError(
+                "start_from",
+                got=self.recipe.start_from,
+                expected=f"a bundle with the vocabulary of {bundle.name}, which clip_from names",
+            )
+        return tokenizer
 
     def _clip(self) -> Path:
         recipe = self.recipe
@@ -148,6 +151,7 @@ class DALLE2Run(Run[DALLE2Recipe]):
         return self._take("clip", clip.model, training, bundle=bundle, hint=_GIVEN_HINT)
 
     def _check_given(self) -> None:
+        super()._check_given()
         source = self.recipe.clip_from
         if source is None or list_checkpoints(self.folder / "clip" / "checkpoints"):
             return
@@ -174,9 +178,11 @@ class DALLE2Run(Run[DALLE2Recipe]):
         clip, checkpoint = self._trained_clip()
         store = self._embedding_store(checkpoint)
         self._check_begun("prior", "clip", checkpoint)
-        model: Prior = seeded(training.seed, lambda: build_prior(shape)).to(self.device)
+        model: Prior = self.new("prior", training, lambda: build_prior(shape))
         images, texts = (torch.from_numpy(rows).to(self.device) for rows in store.pairs(_FITTED))
-        if isinstance(model, AutoregressivePrior):
+        if recipe.start_from is not None:
+            pass  # it goes on in the units that it was fitted to
+        elif isinstance(model, AutoregressivePrior):
             model.space.fit(images, texts)
         else:
             model.scale.fit(images)
@@ -244,7 +250,7 @@ class DALLE2Run(Run[DALLE2Recipe]):
             about: What its checkpoints say of where it came from.
         """
         shape, loss, training = (getattr(self.recipe, name) for name in fields_of(stage))
-        model = seeded(training.seed, lambda: self._build_unet(shape))
+        model = self.new(stage, training, lambda: self._build_unet(shape))
         objective = DiffusionObjective(model, loss, validation=validation, sampling=sampling)
         size = shape.image_size
         told = {"size": size, "crop_size": loss.crop_size, **told}

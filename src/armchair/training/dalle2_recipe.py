@@ -40,6 +40,8 @@ class DALLE2Recipe:
         augment: Crop and shrink its pictures at random.
         clip_from: A bundle whose CLIP is taken as it is, with its tokenizer, by name or path,
             instead of training one; `clip` and `tokenizer` then say the same as the bundle.
+        start_from: A bundle, by name or path, whose networks are trained further, with its
+            tokenizer; all else that is said of their shapes is then the same as in the bundle.
         prior: The prior's shape, of one of three kinds.
         prior_loss: Its loss, of the same kind.
         prior_training: How it is trained.
@@ -67,6 +69,7 @@ class DALLE2Recipe:
     clip_training: TrainingConfig | None = None
     augment: bool = False
     clip_from: str | None = None
+    start_from: str | None = None
     prior: DiffusionPriorConfig | AutoregressivePriorConfig | OneStepPriorConfig | None = None
     prior_loss: PriorLossConfig | OneStepPriorLossConfig | None = None
     prior_training: TrainingConfig | None = None

@@ -25,6 +25,9 @@ Stage = Literal[
 ]
 """The stages of all runs; each run walks some of them."""
 
+WITHOUT_TRAINING: tuple[Stage, ...] = ("tokenizer", "codes", "embeddings", "bundle")
+"""The stages that train no network."""
+
 
 @runtime_checkable
 class Recipe(Protocol):
@@ -53,6 +56,11 @@ class Recipe(Protocol):
     @property
     def truncate(self) -> bool:
         """Cut captions that are longer than the tokenizer's text, instead of refusing them."""
+        ...
+
+    @property
+    def start_from(self) -> str | None:
+        """A bundle whose networks training begins with, by name or path."""
         ...
 
     @property

@@ -30,15 +30,23 @@ from armchair.core.errors import BundleError, ConfigError, UnknownNameError, Usa
 from armchair.core.files import make_folder, output_error, sha256
 from armchair.core.provenance import hardware, today
 from armchair.core.random import fold
+from armchair.pipelines import load_bundle
 from armchair.pipelines.bundle import Bundle, open_bundle
+from armchair.pipelines.bundle_search import find_bundle
 from armchair.pipelines.card import model_card
 from armchair.text.tokenizer import Tokenizer
-from armchair.training.checkpoint import Checkpoint, as_average, load_newest, save_checkpoint
+from armchair.training.checkpoint import (
+    Checkpoint,
+    as_average,
+    list_checkpoints,
+    load_newest,
+    save_checkpoint,
+)
 from armchair.training.examples import Wordings, check_captions
 from armchair.training.loop import Interrupted, TrainingConfig, train
 from armchair.training.objective import Objective
 from armchair.training.observers import Observer
-from armchair.training.recipe import AnyRecipe, Stage
+from armchair.training.recipe import WITHOUT_TRAINING, AnyRecipe, Stage
 from armchair.training.run_data import RunData
 from armchair.training.run_record import RunRecord, check_source
 
@@ -137,6 +145,13 @@ class Run(ABC, Generic[AnyRecipe]):
 
     def _check_given(self) -> None:
         """Refuse what is to be taken from elsewhere and does not fit, before any work is done."""
+        if self.recipe.start_from is None:
+            return
+        for stage in self.stages:
+            taken = getattr(self.recipe, f"{stage}_from", None) is not None
+            begun = list_checkpoints(self.folder / stage / "checkpoints")
+            if stage not in WITHOUT_TRAINING and not taken and not begun:
+                self._start(stage)
 
     # Text
 
@@ -185,8 +200,24 @@ class Run(ABC, Generic[AnyRecipe]):
             observer.stop()
 
     def _given_tokenizer(self) -> Tokenizer | None:
-        """The tokenizer of what a run takes from elsewhere, if it takes one."""
-        return None
+        """The tokenizer of what a run takes from elsewhere, if it takes one.
+
+        Raises:
+            ConfigError: It is not what the recipe says.
+        """
+        if self.recipe.start_from is None:
+            return None
+        model, bundle = self._begun_with
+        return self._fitting(model.tokenizer, bundle)
+
+    def _fitting(self, tokenizer: Any, bundle: Bundle) -> Tokenizer:
+        """A bundle's tokenizer, if it is what the recipe says."""
+        given = to_dict(tokenizer.config) if isinstance(tokenizer, Tokenizer) else None
+        if difference := first_difference(given, to_dict(self.recipe.tokenizer)):
+            field, theirs, ours = difference
+            expected = f"{theirs!r}, as in the bundle {bundle.name}"
+            raise ConfigError(f"tokenizer.{field}", got=ours, expected=expected)
+        return tokenizer
 
     def _train_tokenizer(self, captions: Iterator[str]) -> Tokenizer:
         assert self.recipe.tokenizer is not None
@@ -221,6 +252,8 @@ class Run(ABC, Generic[AnyRecipe]):
             return folder
         # The program that trained may be older than the one that bundles.
         made_by = {name: trained[name] for name in ("version", "commit")}
+        if recipe.start_from is not None:
+            about["started_from"] = Path(recipe.start_from).name  # a path may be private
         about = {
             "recipe": {**self._record.identity(), **made_by},
             "description": recipe.description,
@@ -299,6 +332,33 @@ class Run(ABC, Generic[AnyRecipe]):
         checkpoint = Checkpoint(tensors, about)
         save_checkpoint(folder / "checkpoints", training.num_images, checkpoint, keep=1)
         return folder
+
+    @cached_property
+    def _begun_with(self) -> tuple[Any, Bundle]:
+        """The model that training begins with, and its bundle."""
+        assert self.recipe.start_from is not None
+        bundle = open_bundle(find_bundle(self.recipe.start_from))
+        return load_bundle(bundle, torch.device("cpu")), bundle
+
+    def _start(self, stage: Stage) -> nn.Module:
+        """The network that a stage begins with."""
+        model, bundle = self._begun_with
+        if stage not in model.parts:
+            raise ConfigError(
+                "start_from",
+                got=f"{bundle.name}, of {', '.join(model.parts)}",
+                expected=f"a bundle with what the stage {stage} trains",
+            )
+        hint = "give it the bundle's shape, or begin anew: leave out --start-from"
+        self._check_shape(stage, model.parts[stage], bundle=bundle, hint=hint)
+        return model.parts[stage]
+
+    def new(self, stage: Stage, training: TrainingConfig, build: Callable[[], nn.Module]) -> Any:
+        """A network to train: as the seed decides, or as it is in the bundle to start from."""
+        model = seeded(training.seed, build)
+        if self.recipe.start_from is not None:
+            model.load_state_dict(self._start(stage).state_dict())
+        return model.to(self.device)
 
     def _check_shape(self, stage: Stage, model: nn.Module, *, bundle: Bundle, hint: str) -> None:
         """Refuse a bundle's model that is not what the recipe says."""
