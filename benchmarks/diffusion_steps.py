@@ -77,7 +77,7 @@ def _psnr_db(one: list[Image.Image], other: list[Image.Image]) -> float:
 
 def main() -> None:
     """Measure the model that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", help="a DALL·E 2: a shipped model or a bundle's folder")
     parser.add_argument("--prompts", type=int, default=256, help="of each kind (default: 256)")
     options = parser.parse_args()
