@@ -348,7 +348,7 @@ def test_a_checkpoint_says_what_made_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_images": 0}, "num_images: got 0"),
+        ({"num_images": -1}, "num_images: got -1"),
         ({"batch_size": 0}, "batch_size: got 0"),
         ({"accumulation": 3}, "accumulation: got 3, expected a divisor of batch_size = 8"),
         ({"keep_checkpoints": 0}, "keep_checkpoints: got 0"),

@@ -49,7 +49,8 @@ class TrainingConfig:
     """How long and in what portions to train.
 
     Attributes:
-        num_images: Pictures to see in all, counting repeats.
+        num_images: Pictures to see in all, counting repeats; 0 leaves a network that training
+            starts from as it is.
         batch_size: Pictures in an update.
         optimizer: How parameters move.
         accumulation: Parts in which a batch passes through the model, to save memory.
@@ -76,7 +77,6 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in (
-            "num_images",
             "batch_size",
             "accumulation",
             "log_every",
@@ -86,8 +86,9 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(name, got=getattr(self, name), expected="at least 1")
-        if self.num_workers < 0:
-            raise ConfigError("num_workers", got=self.num_workers, expected="at least 0")
+        for name in ("num_images", "num_workers"):
+            if getattr(self, name) < 0:
+                raise ConfigError(name, got=getattr(self, name), expected="at least 0")
         if self.batch_size % self.accumulation:
             raise ConfigError(
                 "accumulation",
@@ -173,6 +174,8 @@ class _Run:
 
     def go(self, interrupted: threading.Event) -> None:
         config = self.config
+        if not config.num_images:
+            self.save()
         self.model.train()
         stream = batches(
             self.examples,

@@ -145,13 +145,20 @@ class Run(ABC, Generic[AnyRecipe]):
 
     def _check_given(self) -> None:
         """Refuse what is to be taken from elsewhere and does not fit, before any work is done."""
-        if self.recipe.start_from is None:
-            return
         for stage in self.stages:
             taken = getattr(self.recipe, f"{stage}_from", None) is not None
             begun = list_checkpoints(self.folder / stage / "checkpoints")
-            if stage not in WITHOUT_TRAINING and not taken and not begun:
+            if stage in WITHOUT_TRAINING or taken or begun:
+                continue
+            if self.recipe.start_from is not None:
                 self._start(stage)
+            elif not getattr(self.recipe, f"{stage}_training").num_images:
+                raise ConfigError(
+                    f"{stage}_training.num_images",
+                    got=0,
+                    expected="at least 1",
+                    hint="0 keeps what the bundle has that --start-from names",
+                )
 
     # Text
 
