@@ -49,7 +49,7 @@ def dalle2_scenes() -> DALLE2Recipe:
             scaling="whiten",
         ),
         prior_loss=PriorLossConfig(),
-        prior_training=_training(num_images=48_000, batch_size=32, learning_rate=2e-3),
+        prior_training=_training(num_images=36_000, batch_size=32, learning_rate=2e-3),
         decoder=UNetConfig(
             image_size=32,
             channels=32,
@@ -65,7 +65,7 @@ def dalle2_scenes() -> DALLE2Recipe:
         decoder_training=_training(num_images=64_000, batch_size=16, learning_rate=4e-3),
         first_upsampler=_upsampler(32, 128, channels=32, multipliers=(1, 2, 2)),
         first_upsampler_loss=DiffusionLossConfig(crop_size=32, degradation="blur"),
-        first_upsampler_training=_training(num_images=6_000, batch_size=16, learning_rate=4e-3),
+        first_upsampler_training=_training(num_images=16_000, batch_size=16, learning_rate=4e-3),
         second_upsampler=_upsampler(128, 256, channels=16, multipliers=(1, 2, 2)),
         second_upsampler_loss=DiffusionLossConfig(crop_size=64, degradation="bsr"),
         second_upsampler_training=_training(num_images=4_000, batch_size=16, learning_rate=4e-3),
