@@ -505,5 +505,5 @@ def test_a_bundle_is_trained_further(unbroken: tuple[Path, Watch], tmp_path: Pat
     for name in ("autoencoder.safetensors", "transformer.safetensors", "tokenizer.json"):
         assert (made / name).read_bytes() == (theirs / name).read_bytes()
     other = recipe(start_from=str(SHIPPED / "clip-scenes"))
-    with pytest.raises(ConfigError, match="expected a bundle with what the stage autoencoder"):
+    with pytest.raises(ConfigError, match="got 'clip-scenes, of clip', expected"):
         walk(tmp_path / "other", other)

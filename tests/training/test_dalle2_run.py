@@ -423,6 +423,9 @@ STILL = dataclasses.replace(
 )
 
 
+NONE = toys.config(num_images=0)
+
+
 def test_all_parts_of_a_bundle_are_trained_further(
     unbroken: tuple[Path, Watch], tmp_path: Path
 ) -> None:
@@ -480,11 +483,25 @@ def test_what_does_not_fit_is_not_trained_further(
     assert not (tmp_path / "run" / "tokenizer.json").exists()  # before any work was done
 
 
-def test_a_bundle_without_a_part_cannot_be_trained_further(
-    ddpm_bundle: Path, tmp_path: Path
+def test_parts_that_a_bundle_lacks_begin_anew(tmp_path: Path) -> None:
+    theirs = walk(tmp_path / "glide", glide())
+    decoder = dataclasses.replace(DECODER, embedding_dim=None)
+    still = recipe(**without("clip", "prior"), decoder=decoder)
+    still = with_training(still, optimizer=STILL.optimizer)
+    made = walk(tmp_path / "run", dataclasses.replace(still, start_from=str(theirs)))
+    for name in ("decoder", "first_upsampler"):
+        found, expected = (load_file(b / f"{name}.safetensors") for b in (made, theirs))
+        assert all(torch.equal(found[key], value) for key, value in expected.items()), name
+    kept = dataclasses.replace(still, start_from=str(theirs), second_upsampler_training=NONE)
+    with pytest.raises(ConfigError, match=r"second_upsampler_training\.num_images: got 0"):
+        walk(tmp_path / "kept", kept)
+
+
+def test_a_bundle_of_something_else_cannot_be_trained_further(
+    clip_bundle: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="expected a bundle with what the stage clip trains"):
-        walk(tmp_path, recipe(start_from=str(ddpm_bundle)))
+    with pytest.raises(ConfigError, match="expected a bundle with some of decoder, first_upsampl"):
+        walk(tmp_path, glide(start_from=str(clip_bundle)))
 
 
 # What was made from something else

@@ -31,7 +31,8 @@ def dalle2_scenes() -> DALLE2Recipe:
     Time: under two and a half hours a stage is the aim; not trained yet.
     Scores to expect: not measured yet.
 
-    The decoder learns in batches of 16, as the parts of DALL·E 1 do: many steps of few pictures.
+    The decoder's gradient is mostly noise: smaller batches than its 64, and thus more steps, learn
+    no more from as many pictures (docs/experiments.md).
     """
     judge = clip_scenes()
     return DALLE2Recipe(
@@ -49,7 +50,7 @@ def dalle2_scenes() -> DALLE2Recipe:
             scaling="whiten",
         ),
         prior_loss=PriorLossConfig(),
-        prior_training=_training(num_images=36_000, batch_size=32, learning_rate=2e-3),
+        prior_training=_training(num_images=40_000, batch_size=32, learning_rate=2e-3),
         decoder=UNetConfig(
             image_size=32,
             channels=32,
@@ -62,13 +63,13 @@ def dalle2_scenes() -> DALLE2Recipe:
             embedding_dim=judge.clip.embedding_dim,
         ),
         decoder_loss=DiffusionLossConfig(),
-        decoder_training=_training(num_images=64_000, batch_size=16, learning_rate=4e-3),
+        decoder_training=_training(num_images=240_000, batch_size=64, learning_rate=4e-3),
         first_upsampler=_upsampler(32, 128, channels=32, multipliers=(1, 2, 2)),
         first_upsampler_loss=DiffusionLossConfig(crop_size=32, degradation="blur"),
-        first_upsampler_training=_training(num_images=16_000, batch_size=16, learning_rate=4e-3),
+        first_upsampler_training=_training(num_images=30_000, batch_size=16, learning_rate=4e-3),
         second_upsampler=_upsampler(128, 256, channels=16, multipliers=(1, 2, 2)),
         second_upsampler_loss=DiffusionLossConfig(crop_size=64, degradation="bsr"),
-        second_upsampler_training=_training(num_images=4_000, batch_size=16, learning_rate=4e-3),
+        second_upsampler_training=_training(num_images=20_000, batch_size=16, learning_rate=4e-3),
         sampling=DALLE2SamplingConfig(guidance_scale=2.0),
         # As for DALL·E 1: two objects in reading order first, and either order once they are bound.
         wordings=Schedule.of(0.5, (0.3, 0.5, "linear"), (0.5, 1.0, "linear")),

@@ -98,7 +98,8 @@ class DALLE1Recipe:
         autoencoder_from: A bundle whose autoencoder is taken as it is, by name or path, instead of
             training one; `autoencoder` then says the same shape as the bundle.
         start_from: A bundle, by name or path, whose networks are trained further, with its
-            tokenizer; all else that is said of their shapes is then the same as in the bundle.
+            tokenizer; what is said of their shapes is then the same as in the bundle. Those that it
+            lacks begin anew.
         transformer: The second stage's shape.
         transformer_loss: Its loss.
         transformer_training: How it is trained.

@@ -180,7 +180,7 @@ class DALLE2Run(Run[DALLE2Recipe]):
         self._check_begun("prior", "clip", checkpoint)
         model: Prior = self.new("prior", training, lambda: build_prior(shape))
         images, texts = (torch.from_numpy(rows).to(self.device) for rows in store.pairs(_FITTED))
-        if recipe.start_from is not None:
+        if self._begun_with("prior") is not None:
             pass  # it goes on in the units that it was fitted to
         elif isinstance(model, AutoregressivePrior):
             model.space.fit(images, texts)

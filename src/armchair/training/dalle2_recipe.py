@@ -41,7 +41,8 @@ class DALLE2Recipe:
         clip_from: A bundle whose CLIP is taken as it is, with its tokenizer, by name or path,
             instead of training one; `clip` and `tokenizer` then say the same as the bundle.
         start_from: A bundle, by name or path, whose networks are trained further, with its
-            tokenizer; all else that is said of their shapes is then the same as in the bundle.
+            tokenizer; what is said of their shapes is then the same as in the bundle. Those that it
+            lacks begin anew.
         prior: The prior's shape, of one of three kinds.
         prior_loss: Its loss, of the same kind.
         prior_training: How it is trained.

@@ -145,14 +145,23 @@ class Run(ABC, Generic[AnyRecipe]):
 
     def _check_given(self) -> None:
         """Refuse what is to be taken from elsewhere and does not fit, before any work is done."""
-        for stage in self.stages:
-            taken = getattr(self.recipe, f"{stage}_from", None) is not None
-            begun = list_checkpoints(self.folder / stage / "checkpoints")
-            if stage in WITHOUT_TRAINING or taken or begun:
-                continue
-            if self.recipe.start_from is not None:
-                self._start(stage)
-            elif not getattr(self.recipe, f"{stage}_training").num_images:
+        trained: list[Stage] = [
+            stage
+            for stage in self.stages
+            if stage not in WITHOUT_TRAINING
+            and getattr(self.recipe, f"{stage}_from", None) is None
+            and not list_checkpoints(self.folder / stage / "checkpoints")
+        ]
+        begun = {stage: self._begun_with(stage) for stage in trained}
+        if self.recipe.start_from is not None and trained and not any(begun.values()):
+            model, bundle = self._start
+            raise ConfigError(
+                "start_from",
+                got=f"{bundle.name}, of {', '.join(model.parts)}",
+                expected=f"a bundle with some of {', '.join(trained)}",
+            )
+        for stage in trained:
+            if begun[stage] is None and not getattr(self.recipe, f"{stage}_training").num_images:
                 raise ConfigError(
                     f"{stage}_training.num_images",
                     got=0,
@@ -214,7 +223,7 @@ class Run(ABC, Generic[AnyRecipe]):
         """
         if self.recipe.start_from is None:
             return None
-        model, bundle = self._begun_with
+        model, bundle = self._start
         return self._fitting(model.tokenizer, bundle)
 
     def _fitting(self, tokenizer: Any, bundle: Bundle) -> Tokenizer:
@@ -341,30 +350,27 @@ class Run(ABC, Generic[AnyRecipe]):
         return folder
 
     @cached_property
-    def _begun_with(self) -> tuple[Any, Bundle]:
+    def _start(self) -> tuple[Any, Bundle]:
         """The model that training begins with, and its bundle."""
         assert self.recipe.start_from is not None
         bundle = open_bundle(find_bundle(self.recipe.start_from))
         return load_bundle(bundle, torch.device("cpu")), bundle
 
-    def _start(self, stage: Stage) -> nn.Module:
-        """The network that a stage begins with."""
-        model, bundle = self._begun_with
-        if stage not in model.parts:
-            raise ConfigError(
-                "start_from",
-                got=f"{bundle.name}, of {', '.join(model.parts)}",
-                expected=f"a bundle with what the stage {stage} trains",
-            )
-        hint = "give it the bundle's shape, or begin anew: leave out --start-from"
-        self._check_shape(stage, model.parts[stage], bundle=bundle, hint=hint)
-        return model.parts[stage]
+    def _begun_with(self, stage: Stage) -> nn.Module | None:
+        """The network that a stage begins with; None where it begins anew."""
+        if self.recipe.start_from is None:
+            return None
+        model, bundle = self._start
+        if stage in model.parts:
+            hint = "give it the bundle's shape, or begin anew: leave out --start-from"
+            self._check_shape(stage, model.parts[stage], bundle=bundle, hint=hint)
+        return model.parts.get(stage)
 
     def new(self, stage: Stage, training: TrainingConfig, build: Callable[[], nn.Module]) -> Any:
-        """A network to train: as the seed decides, or as it is in the bundle to start from."""
+        """A network to train: as it is in the bundle to start from, or as the seed decides."""
         model = seeded(training.seed, build)
-        if self.recipe.start_from is not None:
-            model.load_state_dict(self._start(stage).state_dict())
+        if (begun := self._begun_with(stage)) is not None:
+            model.load_state_dict(begun.state_dict())
         return model.to(self.device)
 
     def _check_shape(self, stage: Stage, model: nn.Module, *, bundle: Bundle, hint: str) -> None:
