@@ -79,7 +79,7 @@ class Muon(torch.optim.Optimizer):
         weight_decay: Decoupled decay.
         momentum: Share of the momentum that is kept; Nesterov's look ahead is taken.
         precision: Of the products that find a step. "bf16" is the source's; "auto" takes it where
-            the hardware has it, and float32 elsewhere: there a step in bfloat16 takes up to 20
+            the hardware has it, and float32 elsewhere: there a step in bfloat16 takes up to 29
             times as long (benchmarks/updates.py).
 
     Raises:
