@@ -51,6 +51,7 @@ from armchair.training.objectives.contrastive import ContrastiveLossConfig
 from armchair.training.objectives.diffusion import DiffusionLossConfig
 from armchair.training.objectives.prior import OneStepPriorLossConfig, PriorLossConfig
 from armchair.training.recipe import Stage, with_training
+from armchair.training.start import Start
 
 COMMAND = "armchair train toy --out somewhere"
 TRAINING = toys.config(num_images=32)  # four updates
@@ -481,6 +482,27 @@ def test_what_does_not_fit_is_not_trained_further(
     with pytest.raises(ConfigError, match=message):
         walk(tmp_path / "run", chosen)
     assert not (tmp_path / "run" / "tokenizer.json").exists()  # before any work was done
+
+
+def test_captions_need_a_vocabulary_to_start_from(ddpm_bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a bundle that has a vocabulary of its own"):
+        Start(str(ddpm_bundle)).tokenizer(recipe())
+
+
+def test_the_bundle_to_start_from_is_read_once(finished: Path, tmp_path: Path) -> None:
+    theirs = Path(shutil.copytree(finished / "bundle", tmp_path / "theirs"))
+    chosen = recipe(start_from=str(theirs))
+    watch = Watch({"prior": {16: lambda: signal.raise_signal(signal.SIGINT)}})
+    with pytest.raises(Interrupted):
+        walk(tmp_path / "stopped", chosen, watch=watch)
+    whole = walk(tmp_path / "whole", chosen)
+    shutil.copytree(tmp_path / "whole", tmp_path / "gone")
+    shutil.rmtree(tmp_path / "gone" / "bundle")
+    walk(tmp_path / "stopped", chosen)
+    for path in whole.glob("*.safetensors"):
+        assert path.read_bytes() == (tmp_path / "stopped" / "bundle" / path.name).read_bytes()
+    shutil.rmtree(theirs)
+    walk(tmp_path / "gone", chosen)
 
 
 def test_parts_that_a_bundle_lacks_begin_anew(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ from armchair.training.objectives.vqvae import VQVAELossConfig
 from armchair.training.recipe import Stage
 from armchair.training.run import Run
 from armchair.training.run_record import check_source
+from armchair.training.start import check_shape
 
 _AUTOENCODER = (
     "data",
@@ -180,7 +181,7 @@ class DALLE1Run(Run[DALLE1Recipe]):
         if source is None or list_checkpoints(self.folder / "autoencoder" / "checkpoints"):
             return
         model, bundle = _given_autoencoder(source)
-        self._check_shape("autoencoder", model, bundle=bundle, hint=_GIVEN_HINT)
+        check_shape("autoencoder", model, self.recipe, bundle=bundle, hint=_GIVEN_HINT)
 
     def _codes(self) -> Path:
         model, checkpoint = self._trained_autoencoder()

@@ -58,6 +58,7 @@ from armchair.training.objectives.diffusion import DiffusionObjective
 from armchair.training.recipe import Stage
 from armchair.training.run import Run
 from armchair.training.run_record import check_source
+from armchair.training.start import check_shape, fitting_tokenizer
 
 _FITTED = 20_000  # pictures whose embeddings scales and codes are fitted to
 _MEASURED = 512  # pairs that the best variance of a prior's steps is measured on
@@ -116,7 +117,8 @@ class DALLE2Run(Run[DALLE2Recipe]):
         if self.recipe.clip_from is None:
             return begun_with
         clip, bundle = _given_clip(self.recipe.clip_from)
-        tokenizer = self._fitting(clip.tokenizer, bundle)
+        assert isinstance(clip.tokenizer, Tokenizer)
+        tokenizer = fitting_tokenizer(clip.tokenizer, self.recipe, bundle=bundle)
         if begun_with is not None and begun_with.content != tokenizer.content:
             raise ConfigError(
                 "start_from",
@@ -156,7 +158,7 @@ class DALLE2Run(Run[DALLE2Recipe]):
         if source is None or list_checkpoints(self.folder / "clip" / "checkpoints"):
             return
         clip, bundle = _given_clip(source)
-        self._check_shape("clip", clip.model, bundle=bundle, hint=_GIVEN_HINT)
+        check_shape("clip", clip.model, self.recipe, bundle=bundle, hint=_GIVEN_HINT)
 
     def _embeddings(self) -> Path:
         clip, checkpoint = self._trained_clip()
@@ -180,12 +182,11 @@ class DALLE2Run(Run[DALLE2Recipe]):
         self._check_begun("prior", "clip", checkpoint)
         model: Prior = self.new("prior", training, lambda: build_prior(shape))
         images, texts = (torch.from_numpy(rows).to(self.device) for rows in store.pairs(_FITTED))
-        if self._begun_with("prior") is not None:
-            pass  # it goes on in the units that it was fitted to
-        elif isinstance(model, AutoregressivePrior):
-            model.space.fit(images, texts)
-        else:
-            model.scale.fit(images)
+        if self._begun_with("prior") is None:  # a prior keeps the units that it was fitted to
+            if isinstance(model, AutoregressivePrior):
+                model.space.fit(images, texts)
+            else:
+                model.scale.fit(images)
         pictures = self.data.validation_images(clip.config.image_size)
         validation = {
             "images": pictures,

@@ -25,14 +25,11 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from armchair.core.config import first_difference, to_dict
-from armchair.core.errors import BundleError, ConfigError, UnknownNameError, UsageError
+from armchair.core.errors import BundleError, UnknownNameError, UsageError
 from armchair.core.files import make_folder, output_error, sha256
 from armchair.core.provenance import hardware, today
 from armchair.core.random import fold
-from armchair.pipelines import load_bundle
 from armchair.pipelines.bundle import Bundle, open_bundle
-from armchair.pipelines.bundle_search import find_bundle
 from armchair.pipelines.card import model_card
 from armchair.text.tokenizer import Tokenizer
 from armchair.training.checkpoint import (
@@ -49,6 +46,7 @@ from armchair.training.observers import Observer
 from armchair.training.recipe import WITHOUT_TRAINING, AnyRecipe, Stage
 from armchair.training.run_data import RunData
 from armchair.training.run_record import RunRecord, check_source
+from armchair.training.start import Start, check_shape, check_start
 
 _SCENES_LICENCE = "Apache-2.0"
 
@@ -152,22 +150,7 @@ class Run(ABC, Generic[AnyRecipe]):
             and getattr(self.recipe, f"{stage}_from", None) is None
             and not list_checkpoints(self.folder / stage / "checkpoints")
         ]
-        begun = {stage: self._begun_with(stage) for stage in trained}
-        if self.recipe.start_from is not None and trained and not any(begun.values()):
-            model, bundle = self._start
-            raise ConfigError(
-                "start_from",
-                got=f"{bundle.name}, of {', '.join(model.parts)}",
-                expected=f"a bundle with some of {', '.join(trained)}",
-            )
-        for stage in trained:
-            if begun[stage] is None and not getattr(self.recipe, f"{stage}_training").num_images:
-                raise ConfigError(
-                    f"{stage}_training.num_images",
-                    got=0,
-                    expected="at least 1",
-                    hint="0 keeps what the bundle has that --start-from names",
-                )
+        check_start(self.recipe, self._start, trained)
 
     # Text
 
@@ -221,19 +204,7 @@ class Run(ABC, Generic[AnyRecipe]):
         Raises:
             ConfigError: It is not what the recipe says.
         """
-        if self.recipe.start_from is None:
-            return None
-        model, bundle = self._start
-        return self._fitting(model.tokenizer, bundle)
-
-    def _fitting(self, tokenizer: Any, bundle: Bundle) -> Tokenizer:
-        """A bundle's tokenizer, if it is what the recipe says."""
-        given = to_dict(tokenizer.config) if isinstance(tokenizer, Tokenizer) else None
-        if difference := first_difference(given, to_dict(self.recipe.tokenizer)):
-            field, theirs, ours = difference
-            expected = f"{theirs!r}, as in the bundle {bundle.name}"
-            raise ConfigError(f"tokenizer.{field}", got=ours, expected=expected)
-        return tokenizer
+        return None if self._start is None else self._start.tokenizer(self.recipe)
 
     def _train_tokenizer(self, captions: Iterator[str]) -> Tokenizer:
         assert self.recipe.tokenizer is not None
@@ -334,7 +305,7 @@ class Run(ABC, Generic[AnyRecipe]):
     ) -> Path:
         """Put a bundle's model where a trained one would be."""
         folder = self.folder / stage
-        self._check_shape(stage, model, bundle=bundle, hint=hint)
+        check_shape(stage, model, self.recipe, bundle=bundle, hint=hint)
         about = {
             **self._record.identity(),
             "images_seen": training.num_images,
@@ -350,21 +321,15 @@ class Run(ABC, Generic[AnyRecipe]):
         return folder
 
     @cached_property
-    def _start(self) -> tuple[Any, Bundle]:
-        """The model that training begins with, and its bundle."""
-        assert self.recipe.start_from is not None
-        bundle = open_bundle(find_bundle(self.recipe.start_from))
-        return load_bundle(bundle, torch.device("cpu")), bundle
+    def _start(self) -> Start | None:
+        source = self.recipe.start_from
+        return None if source is None else Start(source)
 
     def _begun_with(self, stage: Stage) -> nn.Module | None:
-        """The network that a stage begins with; None where it begins anew."""
-        if self.recipe.start_from is None:
+        """The network that a stage begins with; None where it begins anew, or goes on."""
+        if self._start is None or list_checkpoints(self.folder / stage / "checkpoints"):
             return None
-        model, bundle = self._start
-        if stage in model.parts:
-            hint = "give it the bundle's shape, or begin anew: leave out --start-from"
-            self._check_shape(stage, model.parts[stage], bundle=bundle, hint=hint)
-        return model.parts.get(stage)
+        return self._start.network(stage, self.recipe)
 
     def new(self, stage: Stage, training: TrainingConfig, build: Callable[[], nn.Module]) -> Any:
         """A network to train: as it is in the bundle to start from, or as the seed decides."""
@@ -372,18 +337,6 @@ class Run(ABC, Generic[AnyRecipe]):
         if (begun := self._begun_with(stage)) is not None:
             model.load_state_dict(begun.state_dict())
         return model.to(self.device)
-
-    def _check_shape(self, stage: Stage, model: nn.Module, *, bundle: Bundle, hint: str) -> None:
-        """Refuse a bundle's model that is not what the recipe says."""
-        difference = first_difference(to_dict(model.config), to_dict(getattr(self.recipe, stage)))
-        if difference:
-            field, theirs, ours = difference
-            raise ConfigError(
-                f"{stage}.{field}",
-                got=ours,
-                expected=f"{theirs!r}, as in the bundle {bundle.name}",
-                hint=hint,
-            )
 
     def _check_begun(self, stage: Stage, source: Stage, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with a stage that began from another result of an earlier one."""
