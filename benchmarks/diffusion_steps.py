@@ -81,6 +81,10 @@ def main() -> None:
     parser.add_argument("model", help="a DALL·E 2: a shipped model or a bundle's folder")
     parser.add_argument("--prompts", type=int, default=256, help="of each kind (default: 256)")
     options = parser.parse_args()
+    if options.prompts < 1:
+        raise UsageError(
+            "prompts", got=options.prompts, expected="at least 1", hint="256 tell models apart"
+        )
     model, reader = armchair.load(options.model), SceneReader()
     if not isinstance(model, armchair.DALLE2):
         raise UsageError("model", got=options.model, expected="a DALL·E 2", hint="see this file")
