@@ -44,6 +44,22 @@ def test_more_examples_than_timesteps_take_each_as_often() -> None:
     assert t.bincount().tolist() == [10, 10, 10, 10]
 
 
+def test_logit_normal_timesteps() -> None:
+    """logit(t / T) is standard normal, and a batch has one example in each part of its mass."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack(
+        [draw_timesteps(1000, 20, generator, "cpu", "logit_normal") for _ in range(600)]
+    )
+    assert drawn.min() >= 0
+    assert drawn.max() < 1000
+    logits = ((drawn + 0.5) / 1000).logit()
+    parts = (20 * torch.special.ndtr(logits)).long()
+    one_each = torch.stack([row.bincount(minlength=20) for row in parts])
+    assert (one_each - 1).abs().sum(dim=1).float().mean() < 1  # but for the rounding of t
+    assert abs(logits.mean()) < 0.01
+    assert abs(logits.std() - 1) < 0.01
+
+
 @pytest.mark.parametrize("parameterisation", get_args(Parameterisation))
 def test_each_target_leads_back_to_the_picture(parameterisation: Parameterisation) -> None:
     x_0, t, noise = batch()

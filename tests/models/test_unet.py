@@ -27,7 +27,15 @@ DECODER = dataclasses.replace(
     GLIDE, embedding_dim=6, process=ProcessConfig(num_timesteps=20, learned_variance=True)
 )
 UPSAMPLER = dataclasses.replace(PLAIN, low_size=2)
-KINDS = {"ddpm": ATTENTIVE, "glide": GLIDE, "decoder": DECODER, "upsampler": UPSAMPLER}
+PATCHED = dataclasses.replace(DECODER, patch_size=2, attention_sizes=(2,))
+KINDS = {
+    "ddpm": ATTENTIVE,
+    "glide": GLIDE,
+    "decoder": DECODER,
+    "upsampler": UPSAMPLER,
+    "patched decoder": PATCHED,
+    "patched upsampler": dataclasses.replace(UPSAMPLER, patch_size=2),
+}
 
 X = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 T = torch.tensor([0, 7, 19])
@@ -135,7 +143,7 @@ def test_upsamplers_have_no_attention():
 def test_a_new_model_says_nothing(kind):
     model = UNet(KINDS[kind])
     out = run(model)
-    assert out.shape == (3, 6 if kind == "decoder" else 3, 8, 8)
+    assert out.shape == (3, 6 if "decoder" in kind else 3, 8, 8)
     assert not out.any()
 
 
@@ -160,6 +168,28 @@ def test_all_that_it_is_told_counts_for_every_pixel(kind):
         other[name] = other[name].roll(1, dims=0)
         changed = (model(X, T, model.encode(other)) != out).any(dim=1)
         assert changed.float().mean() > (0.9 if name != "low" else 0.5), name
+
+
+def test_patches_are_folded_before_the_first_level_and_unfolded_after_the_last():
+    """A patch of 2x2 pixels is 12 channels of one place, and its prediction too."""
+    model = build(dataclasses.replace(PATCHED, embedding_dim=None, text=None)).eval()
+    assert model.stem.weight.shape[1] == 4 * 3
+    assert model.head.weight.shape[0] == 4 * 6
+    seen = {}
+    model.stem.register_forward_hook(lambda _, inputs, out: seen.update(stem=inputs[0]))
+    model.head.register_forward_hook(lambda _, inputs, out: seen.update(head=out))
+    out = model(X, T, {})
+    for row, column in ((0, 0), (5, 2)):
+        place = (slice(None), slice(None), row // 2, column // 2)
+        part = 2 * (row % 2) + column % 2
+        torch.testing.assert_close(seen["stem"][place][:, part::4], X[:, :, row, column])
+        torch.testing.assert_close(seen["head"][place][:, part::4], out[:, :, row, column])
+
+
+def test_patches_leave_levels_of_a_smaller_side():
+    assert DECODER.sides == [8, 4]
+    assert PATCHED.sides == [4, 2]
+    assert PATCHED.side_multiple == 4
 
 
 def test_attention_carries_what_a_far_pixel_shows():
@@ -265,7 +295,10 @@ def test_configs_come_back_from_json(config):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("image_size", 9, "multiple of 2, for 2 levels"),
+        ("image_size", 9, "multiple of 2, for 2 levels of patches of 1"),
+        ("patch_size", 0, "at least 1"),
+        ("patch_size", 3, "image_size: got 8, expected a multiple of 6"),
+        ("patch_size", 4, "attention_sizes: .*some of 2, 1"),
         ("channels", 7, "even"),
         ("num_blocks", 0, "at least 1"),
         ("multipliers", (), "at least 1"),
@@ -278,5 +311,6 @@ def test_configs_come_back_from_json(config):
     ],
 )
 def test_configs_that_make_no_sense(field, value, message):
-    with pytest.raises(ConfigError, match=f"{field}: .*{message}"):
+    match = message if ": " in message else f"{field}: .*{message}"
+    with pytest.raises(ConfigError, match=match):
         dataclasses.replace(DECODER, **{field: value})

@@ -266,6 +266,24 @@ def test_losses_that_make_no_sense(changes: dict[str, Any]) -> None:
         DiffusionLossConfig(**changes)
 
 
+def test_timesteps_are_drawn_from_the_density_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = dataclasses.replace(DECODER, process=ProcessConfig(num_timesteps=20))
+    judged = objective(plain, timesteps="logit_normal")
+    spy, data = Spy(judged, monkeypatch), batch(8)
+    for seed in range(40):
+        loss_of(judged, data, seed)
+    t = torch.cat([t for _, t in spy.inputs])
+    middle = ((t >= 5) & (t < 15)).float().mean()
+    assert abs(middle - 0.728) < 0.02  # of a logit-normal, between 1/4 and 3/4
+
+
+def test_a_learned_variance_asks_for_all_timesteps_alike() -> None:
+    with pytest.raises(ConfigError, match=r"timesteps: got 'logit_normal', expected .*uniform"):
+        objective(timesteps="logit_normal")
+
+
 @pytest.mark.parametrize("kind", ["blur", "bsr"])
 def test_one_pixel_is_too_little_to_damage(kind: str) -> None:
     with pytest.raises(ConfigError, match="crop_size: got 4, expected at least 8"):

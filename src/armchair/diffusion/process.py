@@ -25,6 +25,7 @@ from armchair.core.errors import UnknownNameError
 from armchair.diffusion.schedules import NoiseSchedule, at, cosine_schedule, linear_schedule
 
 Parameterisation = Literal["noise", "x_0", "v"]
+TimestepDensity = Literal["uniform", "logit_normal"]
 _PARAMETERISATIONS: tuple[str, ...] = get_args(Parameterisation)
 _SCHEDULES = {"linear": linear_schedule, "cosine": cosine_schedule}
 
@@ -85,9 +86,13 @@ class Posterior(NamedTuple):
 
 
 def draw_timesteps(
-    num_timesteps: int, count: int, generator: torch.Generator, device: torch.device | str
+    num_timesteps: int,
+    count: int,
+    generator: torch.Generator,
+    device: torch.device | str,
+    density: TimestepDensity = "uniform",
 ) -> Int[Tensor, " N"]:
-    """Timesteps for the examples of a batch, each uniform, and together evenly spread.
+    """Timesteps for the examples of a batch, together evenly spread over their density.
 
     One is drawn, and the others follow it at equal distances, around and around: a batch that has
     some of every noise says more of the loss than one that is left to chance.
@@ -97,14 +102,19 @@ def draw_timesteps(
         count: Examples N.
         generator: Decides the one, on that device.
         device: Where they are made.
+        density: What each is drawn from; "logit_normal" for t/T whose logit is standard normal:
+            little of the least noise, where nothing is left to see, and of the most.
 
     Returns:
         Numbers in [0, T).
 
-    Source: "Variational Diffusion Models" (arXiv 2107.00630), appendix I.1.
+    Source: "Variational Diffusion Models" (arXiv 2107.00630), appendix I.1; "Scaling Rectified
+    Flow Transformers" (arXiv 2403.03206), section 3.1, for the logit-normal density.
     """
     places = torch.rand((), generator=generator, device=device)
     places = (places + torch.arange(count, device=device) / count) % 1
+    if density == "logit_normal":
+        places = torch.special.ndtri(places).sigmoid()
     return (num_timesteps * places).long().clamp(max=num_timesteps - 1)
 
 

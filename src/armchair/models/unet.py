@@ -45,6 +45,15 @@ from armchair.nn.unet_blocks import (
 )
 
 _EMBEDDING_TOKENS = 4
+_COUNTS = (
+    "image_size",
+    "channels",
+    "num_blocks",
+    "patch_size",
+    "head_dim",
+    "embedding_dim",
+    "low_size",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +61,14 @@ class UNetConfig:
     """What `UNet` is built from.
 
     Attributes:
-        image_size: Side of the pictures in pixels, a multiple of 2 for each level but the first.
+        image_size: Side of the pictures in pixels, a multiple of `patch_size` and of 2 for each
+            level but the first.
         channels: Width of the first level, even.
         multipliers: Width of each level in units of that; each has half the side of the one before.
         num_blocks: Residual blocks of a level on the way down; one more on the way up.
         process: What it is trained to reverse.
+        patch_size: Pixels along one side of the blocks that are folded into channels before the
+            first level and unfolded after the last, whose side is the picture's divided by it.
         attention_sizes: Sides of the levels at which there is attention; none for convolutions
             only.
         head_dim: Width of an attention head.
@@ -71,6 +83,7 @@ class UNetConfig:
     multipliers: tuple[int, ...]
     num_blocks: int
     process: ProcessConfig
+    patch_size: int = 1
     attention_sizes: tuple[int, ...] = ()
     head_dim: int = 64
     dropout: float = 0.0
@@ -79,8 +92,7 @@ class UNetConfig:
     low_size: int | None = None
 
     def __post_init__(self) -> None:
-        names = ("image_size", "channels", "num_blocks", "head_dim", "embedding_dim", "low_size")
-        for name in names:
+        for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(name, got=value, expected="at least 1")
@@ -89,7 +101,8 @@ class UNetConfig:
         if self.channels % 2:
             raise ConfigError("channels", got=self.channels, expected="an even number")
         if self.image_size % self.side_multiple:
-            expected = f"a multiple of {self.side_multiple}, for {len(self.multipliers)} levels"
+            levels = f"{len(self.multipliers)} levels of patches of {self.patch_size}"
+            expected = f"a multiple of {self.side_multiple}, for {levels}"
             raise ConfigError("image_size", got=self.image_size, expected=expected)
         if not 0 <= self.dropout < 1:
             raise ConfigError("dropout", got=self.dropout, expected="0 or more, less than 1")
@@ -99,7 +112,7 @@ class UNetConfig:
             raise ConfigError("low_size", got=self.low_size, expected=expected)
 
     def _check_attention(self) -> None:
-        sizes = [self.image_size >> level for level in range(len(self.multipliers))]
+        sizes = self.sides
         if set(self.attention_sizes) - set(sizes):
             expected = "some of " + ", ".join(map(str, sizes))
             raise ConfigError("attention_sizes", got=self.attention_sizes, expected=expected)
@@ -122,7 +135,13 @@ class UNetConfig:
     @property
     def side_multiple(self) -> int:
         """What the sides of all pictures that pass through are a multiple of."""
-        return 2 ** (len(self.multipliers) - 1)
+        return self.patch_size * 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def sides(self) -> list[int]:
+        """The side of each level, in patches."""
+        first = self.image_size // self.patch_size
+        return [first >> level for level in range(len(self.multipliers))]
 
     @property
     def context_dim(self) -> int | None:
@@ -165,18 +184,18 @@ class UNet(DiffusionModel):
             tokens_dim = _EMBEDDING_TOKENS * config.context_dim
             self.embedding_tokens = nn.Linear(config.embedding_dim, tokens_dim)
             self.embedding_vector = nn.Linear(config.embedding_dim, self.vector_dim)
-        in_channels = 3 if config.low_size is None else 6
-        self.stem = nn.Conv2d(in_channels, config.channels, 3, padding=1)
+        in_channels, area = 3 if config.low_size is None else 6, config.patch_size**2
+        self.stem = nn.Conv2d(area * in_channels, config.channels, 3, padding=1)
         self.down, self.middle, self.up = self._build_steps()
         self.norm = Norm(config.channels)
         out_channels = 6 if config.process.learned_variance else 3
-        self.head = zeroed(nn.Conv2d(config.channels, out_channels, 3, padding=1))
+        self.head = zeroed(nn.Conv2d(config.channels, area * out_channels, 3, padding=1))
 
     def _build_steps(self) -> tuple[nn.ModuleList, nn.ModuleList, nn.ModuleList]:
         """The way down, the middle, and the way up."""
         config = self.config
         widths = [config.channels * multiplier for multiplier in config.multipliers]
-        attends = [config.image_size >> n in config.attention_sizes for n in range(len(widths))]
+        attends = [side in config.attention_sizes for side in config.sides]
         width, left = config.channels, [config.channels]  # left: what the way down leaves behind
         down, middle, up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for level, out in enumerate(widths):
@@ -303,6 +322,7 @@ class UNet(DiffusionModel):
         if "vector" in condition:
             vector = vector + condition["vector"]
         vector, context = F.silu(vector), condition.get("context")
+        x = F.pixel_unshuffle(x, self.config.patch_size)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         left = [x]
         for step in _steps(self.down):
@@ -315,7 +335,8 @@ class UNet(DiffusionModel):
                 x = torch.cat([x, left.pop()], dim=1)
             x = step(x, vector, context)
         with torch.autocast(x.device.type, enabled=False):
-            return self.head(F.silu(self.norm(x.float())))
+            output = self.head(F.silu(self.norm(x.float())))
+        return F.pixel_shuffle(output, self.config.patch_size)
 
 
 def _steps(modules: nn.ModuleList) -> Iterable[_Step]:

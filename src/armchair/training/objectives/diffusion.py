@@ -25,7 +25,7 @@ from armchair.core.images import contact_sheet, to_pil
 from armchair.core.random import torch_generator
 from armchair.diffusion.guidance import Condition
 from armchair.diffusion.losses import BOUND_WEIGHT, hybrid_loss, prior_term, simple_loss
-from armchair.diffusion.process import add_noise, draw_timesteps, target
+from armchair.diffusion.process import TimestepDensity, add_noise, draw_timesteps, target
 from armchair.diffusion.samplers import keyed_noise
 from armchair.models.unet import UNet
 from armchair.nn.resampling import resize
@@ -47,12 +47,14 @@ class DiffusionLossConfig:
         crop_size: Side of the random crops that the pictures of batches are, in pixels; None for
             whole pictures. A quarter of the side for the paper's upsamplers.
         degradation: Damage to the pictures that are to be enlarged; None for none.
+        timesteps: What the timesteps of a batch are drawn from.
     """
 
     text_dropout: float = 0.5
     embedding_dropout: float = 0.1
     crop_size: int | None = None
     degradation: Degradation | None = None
+    timesteps: TimestepDensity = "uniform"
 
     def __post_init__(self) -> None:
         for name in ("text_dropout", "embedding_dropout"):
@@ -74,7 +76,7 @@ class DiffusionObjective(Objective[UNet]):
         sampling: How previews are drawn.
 
     Raises:
-        ConfigError: The crops do not fit the model.
+        ConfigError: The crops do not fit the model, or the timesteps its learned variance.
     """
 
     def __init__(
@@ -98,6 +100,9 @@ class DiffusionObjective(Objective[UNet]):
         if config.degradation is not None and low < _LEAST_DEGRADED:
             expected = f"at least {_LEAST_DEGRADED * factor}, for pictures to damage"
             raise ConfigError("crop_size", got=config.crop_size, expected=expected)
+        if config.timesteps != "uniform" and model.process.learned_variance:
+            expected = '"uniform", as a variance is learned from all of them alike'
+            raise ConfigError("timesteps", got=config.timesteps, expected=expected)
         self.model = model
         self.config = config
         self.validation = validation
@@ -108,7 +113,8 @@ class DiffusionObjective(Objective[UNet]):
         images = batch["images"]
         condition = self._drop(self._condition(batch, images, generator), generator)
         num_timesteps, device = self.model.schedule.num_timesteps, images.device
-        t = draw_timesteps(num_timesteps, len(images), generator, device)
+        density = self.config.timesteps
+        t = draw_timesteps(num_timesteps, len(images), generator, device, density)
         noise = torch.randn(images.shape, generator=generator, device=device)
         terms = self._terms(images, condition, t, noise)
         total = torch.stack(list(terms.values())).sum(dim=0).mean()
