@@ -136,6 +136,7 @@ def test_prompts_that_are_no_text_are_refused(
         ["train", "scenes-tiny", "--autoencoder.width", "33"],
         ["train", "scenes-tiny", "--transformer.dim", "97"],
         ["train", "scenes-tiny", "--stage", "transformer"],
+        ["train", "scenes-tiny", "--start-from", "no-such-model"],
         ["evaluate", "--prompts", "0"],
         ["evaluate", "--scenes", "0"],
         ["evaluate", "--prompts", "few"],

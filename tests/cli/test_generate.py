@@ -81,6 +81,24 @@ def test_settings_that_are_not_given_are_the_models_own(
     assert {name: calls[0][name] for name in used} == used
 
 
+def test_a_picture_that_was_drawn_otherwise_is_not_replaced(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    for words in (["a mug"], ["a mug", "--top-k", "2"], ["a mug"], ["a mug", "--top-k", "3"]):
+        assert generate(tiny_bundle, tmp_path, *words) == 0
+    found = {}
+    for path in tmp_path.glob("*.png"):
+        with Image.open(path) as picture:
+            found[path.name] = picture.text["top_k"]  # type: ignore[attr-defined]
+    assert found.pop("a-mug-s0-00-2.png") == "2"
+    assert found.pop("a-mug-s0-00-3.png") == "3"
+    assert list(found) == ["a-mug-s0-00.png"]
+    (tmp_path / "a-clock-s0-00.png").write_bytes(b"mine")
+    assert generate(tiny_bundle, tmp_path, "a clock") == 0
+    assert (tmp_path / "a-clock-s0-00.png").read_bytes() == b"mine"
+    assert (tmp_path / "a-clock-s0-00-2.png").exists()
+
+
 def test_what_was_drawn_before_an_interruption_stays(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

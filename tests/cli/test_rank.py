@@ -183,7 +183,7 @@ def test_the_best_candidates_are_kept_best_first(
             "candidates: got 20000, expected 1 to 10,000",
         ),
         (["--candidates", "4", "--clip", "MODEL"], "got 'dalle1', expected clip or dalle2"),
-        (["--candidates", "4", "--clip", "no-such-clip"], "model: got 'no-such-clip'"),
+        (["--candidates", "4", "--clip", "no-such-clip"], "clip: got 'no-such-clip'"),
     ],
 )
 def test_candidates_that_make_no_sense(

@@ -141,6 +141,10 @@ def test_a_damaged_manifest_is_an_error(tiny_bundle: Path, content: str) -> None
 def test_an_unknown_name_is_an_error() -> None:
     with pytest.raises(UnknownNameError, match="model: got 'no-such-model'"):
         find_bundle("no-such-model")
+    with pytest.raises(
+        UnknownNameError, match=r"start_from: got 'no-such-model'(.|\n)*armchair models"
+    ):
+        find_bundle("no-such-model", field="start_from")
 
 
 def test_scores_can_be_added(tiny_bundle: Path) -> None:

@@ -52,6 +52,28 @@ class Spy:
         monkeypatch.setattr(painter, "sample_images", noted)
 
 
+@pytest.mark.parametrize(
+    ("verb", "words", "steps"),
+    [
+        ("variations", {"count": 2, "eta": 0.0}, 1 * 4 + 2 * (4 + 2 + 3)),
+        ("interpolate", {"count": 3}, 2 * 4 + 3 * (4 + 2 + 3)),
+        ("edit", {"before": PROMPT, "after": "a kiwi mug", "count": 1}, 1 * 4 + 4 + 2 + 3),
+        ("redraw", {"prompt": PROMPT, "strength": 0.5}, 2 + 2 + 3),
+    ],
+)
+def test_progress_counts_the_way_back_too(
+    tiny_dalle2: DALLE2, pictures: list[Image.Image], verb: str, words: dict[str, Any], steps: int
+) -> None:
+    told: list[tuple[int, int]] = []
+    given = pictures[:2] if verb == "interpolate" else pictures[0]
+    getattr(tiny_dalle2, verb)(
+        given, on_progress=lambda done, total, _: told.append((done, total)), **words
+    )
+    assert told == sorted(told)
+    assert {total for _, total in told} == {steps}
+    assert told[-1][0] == steps
+
+
 # Variations
 
 

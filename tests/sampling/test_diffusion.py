@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 import contracts
-from armchair.core.errors import ConfigError, SamplingError
+from armchair.core.errors import ConfigError, SamplingError, UnknownNameError
 from armchair.diffusion.guidance import guide, threshold
 from armchair.diffusion.process import Prediction, ProcessConfig
 from armchair.diffusion.samplers import ddim, ddpm, dpm_solver, keyed_noise, mean_squared_errors
@@ -367,7 +367,7 @@ def test_analytic_steps_use_what_was_measured(prior):
 
 
 def test_analytic_steps_are_for_embeddings(decoder):
-    with pytest.raises(ConfigError, match="sampler: got 'analytic_dpm', expected another"):
+    with pytest.raises(UnknownNameError, match="sampler of pictures: got 'analytic_dpm'"):
         sample_images(decoder, GIVEN, keys=KEYS, settings=settings(sampler="analytic_dpm"))
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from armchair.cli.progress import Advance, console, progress_bar
 from armchair.core.errors import DataError
 from armchair.core.files import make_folder
-from armchair.core.images import contact_sheet, save_png
+from armchair.core.images import contact_sheet, png_text, save_png
 from armchair.data.pictures import decode_picture
 
 _GRID = 256  # pictures in grid.png at most
@@ -43,11 +43,13 @@ def save_pictures(
 ) -> None:
     """Write pictures as PNG files as soon as each is drawn, and a contact sheet of them.
 
+    A picture that was drawn otherwise is not replaced: the new one has a number after its name.
+
     Args:
         draw: Draws them, and is given what to tell of its progress.
         unit: What progress is counted in.
         folder: Where to.
-        name: The file's name of each, by its number.
+        name: The name of each one's file, by its number.
         source: Text to put into every file.
         columns: Pictures in a row of the sheet; as many as make it square if not given.
     """
@@ -57,7 +59,7 @@ def save_pictures(
     try:
         with progress_bar("drawing", unit) as advance:
             for number, picture in enumerate(draw(advance)):
-                path = folder / name(number)
+                path = _free(folder / name(number), png_text(picture, source))
                 save_png(picture, path, source)
                 saved.append(path)
                 shown += [picture] if number < _GRID else []
@@ -70,3 +72,21 @@ def save_pictures(
         print(folder / "grid.png")
     of_them = f", the first {_GRID} in grid.png" if len(saved) > _GRID else ""
     console.print(f"{len(saved)} pictures in {folder}{of_them}")
+
+
+def _free(path: Path, text: dict[str, str]) -> Path:
+    """The path, or if another picture is there, the first with a number where none is."""
+    found, number = path, 1
+    while found.exists() and _text_of(found) != text:
+        number += 1
+        found = path.with_stem(f"{path.stem}-{number}")
+    return found
+
+
+def _text_of(path: Path) -> dict[str, str] | None:
+    """What a PNG file says of its picture; None if it says nothing that can be read."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return dict(picture.text)  # type: ignore[attr-defined]
+    except (OSError, ValueError, SyntaxError, AttributeError):
+        return None

@@ -122,4 +122,4 @@ def ranking_clip(model: Any, name: str | None, *, own: str, device: str) -> tupl
     if name is None:
         hint = f"--clip {SHIPPED_CLIP} knows scenes; `armchair train clip-scenes` makes another"
         raise UsageError("clip", got=None, expected="a CLIP to rank the candidates", hint=hint)
-    return load_clip(name, device=device), name
+    return load_clip(name, device=device, field="clip"), name

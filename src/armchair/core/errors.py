@@ -26,8 +26,10 @@ _ABSENT = object()
 _MAX_GOT = 120  # characters of an offending value that a message repeats
 _LISTED_BY = {
     "command": "armchair --help",
-    "model": "armchair models",
     "recipe": "armchair train --help",
+    **dict.fromkeys(
+        ("model", "clip", "start_from", "clip_from", "autoencoder_from"), "armchair models"
+    ),
 }
 
 

@@ -75,15 +75,20 @@ def contact_sheet(
     return sheet
 
 
+def png_text(picture: Image.Image, text: Mapping[str, str]) -> dict[str, str]:
+    """What `save_png` writes beside the pixels."""
+    strings = {str(name): v for name, v in picture.info.items() if isinstance(v, str)}
+    return {**strings, **text}
+
+
 def save_png(picture: Image.Image, path: Path, text: Mapping[str, str]) -> None:
-    """Write a PNG, atomically, with text chunks: the strings of `picture.info`, then `text`.
+    """Write a PNG, atomically, with text chunks: the strings of `picture.info`, and `text`.
 
     Raises:
         OutputError: It cannot be written.
     """
     chunks = PngInfo()
-    strings = {str(k): v for k, v in picture.info.items() if isinstance(v, str)}
-    for name, value in {**strings, **text}.items():
+    for name, value in png_text(picture, text).items():
         chunks.add_itxt(name, value)
     with atomic_path(path) as temporary:
         picture.save(temporary, format="PNG", pnginfo=chunks)

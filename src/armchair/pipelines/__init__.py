@@ -20,13 +20,20 @@ DRAWING = ("dalle1", "dalle2")
 """The kinds of model that draw pictures from prompts."""
 
 
-def load(name: str, *, device: str = "auto", kinds: Sequence[str] | None = None) -> Any:
+def load(
+    name: str,
+    *,
+    device: str = "auto",
+    kinds: Sequence[str] | None = None,
+    field: str = "model",
+) -> Any:
     """Load a model.
 
     Args:
         name: A shipped model, a bundle's folder, or a Hugging Face repository "owner/name".
         device: auto, cpu, cuda, or cuda:N.
         kinds: Kinds of model that will do; any if not given.
+        field: What the name was given as, for errors.
 
     Returns:
         A `DALLE1`, a `DALLE2` or a `CLIP`, as its bundle says.
@@ -37,7 +44,7 @@ def load(name: str, *, device: str = "auto", kinds: Sequence[str] | None = None)
         UsageError: There is no such device, or the model is of another kind.
     """
     where = resolve_device(device)
-    bundle = open_bundle(find_bundle(name))
+    bundle = open_bundle(find_bundle(name, field=field))
     if kinds is not None and bundle.kind not in kinds:
         raise UsageError(
             f"the kind of the model {name}",
@@ -56,19 +63,20 @@ def load_bundle(bundle: Bundle, device: torch.device) -> Any:
     return _KINDS[bundle.kind].load(bundle, device)
 
 
-def load_clip(name: str, *, device: str = "auto") -> CLIP:
+def load_clip(name: str, *, device: str = "auto", field: str = "model") -> CLIP:
     """Load a CLIP, or that of a DALL·E 2.
 
     Args:
         name: As for `load`.
         device: auto, cpu, cuda, or cuda:N.
+        field: As for `load`.
 
     Raises:
         UnknownNameError: There is no such model.
         BundleError: It is damaged or unsafe.
         UsageError: There is no such device, or the model has no CLIP.
     """
-    model = load(name, device=device, kinds=("clip", "dalle2"))
+    model = load(name, device=device, kinds=("clip", "dalle2"), field=field)
     clip: CLIP | None = model if isinstance(model, CLIP) else model.clip
     if clip is None:
         hint = "a GLIDE and a DDPM have none; `armchair models` lists models with their kinds"

@@ -10,11 +10,12 @@ from armchair.pipelines.bundle import FORMAT, MANIFEST, MAX_MANIFEST_BYTES
 SHIPPED = Path(__file__).parent.parent / "bundles"
 
 
-def find_bundle(name: str) -> Path:
+def find_bundle(name: str, *, field: str = "model") -> Path:
     """Where a bundle is.
 
     Args:
         name: A local folder, a shipped model, or a Hugging Face repository "owner/name".
+        field: What it was given as, for errors.
 
     Raises:
         UsageError: There is none of this name.
@@ -28,13 +29,13 @@ def find_bundle(name: str) -> Path:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         if path.parent.is_dir():
             raise UsageError(
-                "model",
+                field,
                 got=name,
                 expected="a folder that is there",
                 hint=f"`armchair models {path.parent}` lists the models in it",
             )
         return _fetch(name)
-    raise UnknownNameError("model", name, shipped_bundles())
+    raise UnknownNameError(field, name, shipped_bundles())
 
 
 def shipped_bundles() -> list[str]:

@@ -32,6 +32,7 @@ from armchair.diffusion.interpolation import slerp
 from armchair.pipelines.dalle2_config import DALLE2SamplingConfig
 from armchair.pipelines.dalle2_parts import DALLE2Parts
 from armchair.pipelines.drawing import BATCH_SIZE, Progress, check_request
+from armchair.pipelines.painter import Counter
 from armchair.sampling.diffusion import DiffusionSampling, Known, invert_images, noise_images
 
 _STRENGTH = 0.6
@@ -85,7 +86,8 @@ class DALLE2(DALLE2Parts):
             settings["decoder_steps"] = steps
         chosen = self._edit_settings(**settings)
         how = replace(chosen.of_decoder, sampler="ddim", eta=eta)
-        embedding, latents = self._seen([picture], chosen, batch_size)
+        counter = self.painter.counter(count, chosen, how, on_progress, inverted=1)
+        embedding, latents = self._seen([picture], chosen, batch_size, counter)
         drawn = self._from_embeddings(
             embedding.expand(count, -1),
             latents.expand(count, -1, -1, -1),
@@ -93,7 +95,7 @@ class DALLE2(DALLE2Parts):
             chosen,
             how,
             batch_size,
-            on_progress,
+            counter,
         )
         about = [{"seed": str(seed), "index": str(k), "eta": str(eta)} for k in range(count)]
         return list(self._described(drawn, about, chosen, self._edit_setting_names))
@@ -134,16 +136,18 @@ class DALLE2(DALLE2Parts):
             hint = "the first picture and the last are among them"
             raise UsageError("count", got=count, expected="at least 2", hint=hint)
         chosen = self._edit_settings(**settings)
-        embeddings, latents = self._seen(pictures, chosen, batch_size)
+        how = replace(chosen.of_decoder, sampler="ddim")
+        counter = self.painter.counter(count, chosen, how, on_progress, inverted=len(pictures))
+        embeddings, latents = self._seen(pictures, chosen, batch_size, counter)
         ways = [k * (len(pictures) - 1) / (count - 1) for k in range(count)]
         drawn = self._from_embeddings(
             _along(embeddings, ways),
             _along(latents, ways),
             [(seed, 0)] * count,
             chosen,
-            replace(chosen.of_decoder, sampler="ddim"),
+            how,
             batch_size,
-            on_progress,
+            counter,
         )
         about = [{"seed": str(seed), "way": f"{way:.4f}"} for way in ways]
         return list(self._described(drawn, about, chosen, self._edit_setting_names))
@@ -194,7 +198,9 @@ class DALLE2(DALLE2Parts):
         if not float(difference.norm()) > _LEAST_DIFFERENCE:
             hint = "say what is to change"
             raise UsageError("after", got=after, expected="another text than before", hint=hint)
-        embedding, latents = self._seen([picture], chosen, batch_size)
+        how = replace(chosen.of_decoder, sampler="ddim")
+        counter = self.painter.counter(count, chosen, how, on_progress, inverted=1)
+        embedding, latents = self._seen([picture], chosen, batch_size, counter)
         direction = F.normalize(difference, dim=1)
         shares = [theta * k / (count - 1) for k in range(count)] if count > 1 else [theta]
         drawn = self._from_embeddings(
@@ -202,9 +208,9 @@ class DALLE2(DALLE2Parts):
             latents.expand(count, -1, -1, -1),
             [(seed, 0)] * count,
             chosen,
-            replace(chosen.of_decoder, sampler="ddim"),
+            how,
             batch_size,
-            on_progress,
+            counter,
         )
         of_all = {"before": before, "after": after, "seed": str(seed)}
         about = [{**of_all, "theta": f"{share:.4f}"} for share in shares]
@@ -274,7 +280,7 @@ class DALLE2(DALLE2Parts):
             chosen,
             how,
             batch_size=batch_size,
-            tell=on_progress,
+            counter=self.painter.counter(count, chosen, how, on_progress),
             latents=latents,
             keep=None if mask is None else keep,
         )
@@ -301,7 +307,11 @@ class DALLE2(DALLE2Parts):
         return tuple(name for name in self.setting_names if not name.startswith(left_out))
 
     def _seen(
-        self, pictures: Sequence[Image.Image], settings: DALLE2SamplingConfig, batch_size: int
+        self,
+        pictures: Sequence[Image.Image],
+        settings: DALLE2SamplingConfig,
+        batch_size: int,
+        counter: Counter,
     ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B 3 H W"]]:
         """The embeddings of given pictures, and their latents."""
         assert self.clip is not None
@@ -309,11 +319,16 @@ class DALLE2(DALLE2Parts):
         size = self.decoder.config.image_size
         images = torch.cat([_square(picture, size) for picture in pictures])
         how = replace(settings.of_decoder, sampler="ddim")
+        parts = zip(embeddings.split(batch_size), images.split(batch_size), strict=True)
         latents = [
-            invert_images(self.decoder, self._of_embeddings(seen), part, settings=how)
-            for seen, part in zip(
-                embeddings.split(batch_size), images.split(batch_size), strict=True
+            invert_images(
+                self.decoder,
+                self._of_embeddings(seen),
+                part,
+                settings=how,
+                on_step=counter.on_step,
             )
+            for seen, part in parts
         ]
         return embeddings, torch.cat(latents)
 
@@ -332,7 +347,7 @@ class DALLE2(DALLE2Parts):
         settings: DALLE2SamplingConfig,
         decoder: DiffusionSampling,
         batch_size: int,
-        on_progress: Progress | None,
+        counter: Counter,
     ) -> Iterator[Image.Image]:
         return self.painter.paint(
             lambda rows: self._of_embeddings(embeddings[rows]),
@@ -340,7 +355,7 @@ class DALLE2(DALLE2Parts):
             settings,
             decoder,
             batch_size=batch_size,
-            tell=on_progress,
+            counter=counter,
             latents=latents,
         )
 

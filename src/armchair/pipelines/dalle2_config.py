@@ -15,13 +15,23 @@ from armchair.models.priors.autoregressive import AutoregressivePrior, Autoregre
 from armchair.models.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from armchair.models.priors.one_step import OneStepPrior, OneStepPriorConfig
 from armchair.models.unet import UNetConfig
-from armchair.sampling.diffusion import SAMPLERS, DiffusionSampling, Sampler
+from armchair.sampling.diffusion import (
+    PICTURE_SAMPLERS,
+    SAMPLERS,
+    DiffusionSampling,
+    Sampler,
+)
 
 UPSAMPLERS = ("first_upsampler", "second_upsampler")
 
 Prior = DiffusionPrior | AutoregressivePrior | OneStepPrior
 PriorConfig = DiffusionPriorConfig | AutoregressivePriorConfig | OneStepPriorConfig
 
+_KNOWN_SAMPLERS = {
+    "prior_sampler": SAMPLERS,
+    "decoder_sampler": PICTURE_SAMPLERS,
+    "upsampler_sampler": PICTURE_SAMPLERS,
+}
 _MOST_CANDIDATES = 1000  # embeddings of a prior, of which the best is kept
 
 
@@ -66,9 +76,9 @@ class DALLE2SamplingConfig:
         if self.prior_candidates > _MOST_CANDIDATES:
             got, expected = self.prior_candidates, f"1 to {_MOST_CANDIDATES}"
             raise ConfigError("prior_candidates", got=got, expected=expected, hint="2 in the paper")
-        for name in ("prior_sampler", "decoder_sampler", "upsampler_sampler"):
-            if getattr(self, name) not in SAMPLERS:
-                raise UnknownNameError(name, getattr(self, name), SAMPLERS)
+        for name, known in _KNOWN_SAMPLERS.items():
+            if getattr(self, name) not in known:
+                raise UnknownNameError(name, getattr(self, name), known)
         if self.precision not in PRECISIONS:
             raise UnknownNameError("precision", self.precision, PRECISIONS)
         if self.percentile is not None and not 0 < self.percentile < 1:
@@ -199,10 +209,6 @@ class DALLE2Config:
             if getattr(sampling, name) > most:
                 expected, hint = f"1 to {most}", "10 to 50 are usually enough"
                 raise ConfigError(name, got=getattr(sampling, name), expected=expected, hint=hint)
-        for name in ("decoder_sampler", "upsampler_sampler"):
-            if name in self.setting_names and getattr(sampling, name) == "analytic_dpm":
-                expected = "ddpm, ddim or dpm_solver, as pictures are drawn"
-                raise ConfigError(name, got=getattr(sampling, name), expected=expected)
         if sampling.guidance_scale != 1 and not self.decoder.condition_names:
             expected = "1, as the decoder has no caption or embedding to follow"
             raise ConfigError("guidance_scale", got=sampling.guidance_scale, expected=expected)

@@ -190,8 +190,10 @@ class DALLE2Parts(Drawing[DALLE2SamplingConfig]):
         def told(rows: slice) -> Condition:
             return self._condition(None if text is None else text[rows], keys[rows], settings)
 
+        decoder = settings.of_decoder
+        counter = self.painter.counter(len(keys), settings, decoder, on_progress)
         return self.painter.paint(
-            told, keys, settings, settings.of_decoder, batch_size=batch_size, tell=on_progress
+            told, keys, settings, decoder, batch_size=batch_size, counter=counter
         )
 
     @torch.no_grad()

@@ -1,7 +1,8 @@
 """A decoder and its upsamplers at work: from what the decoder is told to pictures.
 
 painter = Painter(decoder, upsamplers)
-pictures = painter.paint(told, keys, settings, settings.of_decoder, batch_size=32)
+counter = painter.counter(len(keys), settings, settings.of_decoder)
+pictures = painter.paint(told, keys, settings, settings.of_decoder, batch_size=32, counter=counter)
 """
 
 from __future__ import annotations
@@ -41,6 +42,29 @@ class Painter:
         self.decoder = decoder
         self.upsamplers = list(upsamplers)
 
+    def counter(
+        self,
+        count: int,
+        settings: DALLE2SamplingConfig,
+        decoder: DiffusionSampling,
+        tell: Progress | None = None,
+        *,
+        inverted: int = 0,
+    ) -> Counter:
+        """What counts the steps of so many pictures, and of so many inversions before them.
+
+        Args:
+            count: Pictures to paint.
+            settings: How.
+            decoder: How the decoder draws.
+            tell: Told of the steps done, a step of a picture each.
+            inverted: Given pictures whose latents are to be found.
+        """
+        of_decoder = len(decoder.timesteps(self.decoder.schedule))
+        ways = [settings.of_upsampler(number) for number in range(len(self.upsamplers))]
+        of_one = of_decoder + sum(way.num_steps for way in ways)
+        return Counter(inverted * of_decoder + count * of_one, tell)
+
     def paint(
         self,
         told: Told,
@@ -49,7 +73,7 @@ class Painter:
         decoder: DiffusionSampling,
         *,
         batch_size: int,
-        tell: Progress | None = None,
+        counter: Counter,
         latents: Float[Tensor, "B 3 H W"] | None = None,
         keep: Keep | None = None,
     ) -> Iterator[Image.Image]:
@@ -61,13 +85,11 @@ class Painter:
             settings: How to draw.
             decoder: How the decoder draws.
             batch_size: Pictures decoded at once.
-            tell: Told of the steps done, a step of a picture each.
+            counter: Counts the steps.
             latents: What the decoder begins with; noise alone if not given.
             keep: See `Keep`; all is drawn if not given.
         """
         ways = [settings.of_upsampler(number) for number in range(len(self.upsamplers))]
-        steps = len(decoder.timesteps(self.decoder.schedule))
-        counter = _Counter(len(keys) * (steps + sum(way.num_steps for way in ways)), tell)
         for start in range(0, len(keys), batch_size):
             rows = slice(start, start + batch_size)
             of_rows = keys[rows]
@@ -90,7 +112,7 @@ def _enlarge(
     images: Float[Tensor, "B 3 h w"],
     keys: Sequence[tuple[int, int]],
     settings: DiffusionSampling,
-    counter: _Counter,
+    counter: Counter,
     keep: Keep | None,
 ) -> Float[Tensor, "B 3 H W"]:
     """Enlarge pictures, as many at once as memory and caches like."""
@@ -110,7 +132,7 @@ def _enlarge(
     return torch.cat(drawn)
 
 
-class _Counter:
+class Counter:
     """Counts the steps of all pictures, for `Progress`."""
 
     def __init__(self, total: int, tell: Progress | None) -> None:

@@ -42,6 +42,8 @@ from armchair.sampling.evaluating import evaluating
 
 Sampler = Literal["ddpm", "analytic_dpm", "ddim", "dpm_solver"]
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
+PICTURE_SAMPLERS = tuple(name for name in SAMPLERS if name != "analytic_dpm")
+"""Those for pictures: the variance that "analytic_dpm" wants is measured for priors alone."""
 
 _REFINEMENTS = 2  # of each step of an inversion
 
@@ -168,8 +170,8 @@ def sample_images(
     if settings.guidance_scale != 1 and not {"text", "embedding"} & set(config.condition_names):
         expected = "1, as this model has no caption or embedding to follow"
         raise ConfigError("guidance_scale", got=settings.guidance_scale, expected=expected)
-    if settings.sampler == "analytic_dpm":
-        raise ConfigError("sampler", got=settings.sampler, expected="another one for pictures")
+    if settings.sampler not in PICTURE_SAMPLERS:
+        raise UnknownNameError("sampler of pictures", settings.sampler, PICTURE_SAMPLERS)
     size = config.image_size
     if config.low_size is not None and "low" in condition:
         size = condition["low"].shape[-1] * size // config.low_size
@@ -194,6 +196,7 @@ def invert_images(
     images: Float[Tensor, "B 3 H W"],
     *,
     settings: DiffusionSampling,
+    on_step: OnStep | None = None,
 ) -> Float[Tensor, "B 3 H W"]:
     """The latents from which "ddim" at eta = 0 draws given pictures, under the same settings.
 
@@ -202,6 +205,7 @@ def invert_images(
         condition: What `UNet.encode` wants, a row for each picture.
         images: The pictures, in [-1, 1], of the model's size.
         settings: How they will be drawn.
+        on_step: As in `sample_images`.
 
     Source: DALL·E 2, section 3.1; DDIM, section 4.3.
     """
@@ -214,6 +218,7 @@ def invert_images(
             model.schedule,
             timesteps,
             refinements=_REFINEMENTS,
+            on_step=on_step,
         )
 
 

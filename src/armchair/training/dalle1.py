@@ -262,5 +262,5 @@ class DALLE1Run(Run[DALLE1Recipe]):
 
 def _given_autoencoder(source: str) -> tuple[ImageTokenizer, Bundle]:
     """The autoencoder of a bundle, and the bundle."""
-    bundle = open_bundle(find_bundle(source))
+    bundle = open_bundle(find_bundle(source, field="autoencoder_from"))
     return DALLE1.load(bundle, torch.device("cpu")).autoencoder, bundle

@@ -355,7 +355,7 @@ class DALLE2Run(Run[DALLE2Recipe]):
 
 def _given_clip(source: str) -> tuple[CLIP, Bundle]:
     """The CLIP of a bundle, which may be a DALL·E 2's, and the bundle."""
-    bundle = open_bundle(find_bundle(source))
+    bundle = open_bundle(find_bundle(source, field="clip_from"))
     clip, device = None, torch.device("cpu")
     if bundle.kind == "dalle2":
         clip = DALLE2.load(bundle, device).clip

@@ -33,7 +33,7 @@ class Start:
     @cached_property
     def bundle(self) -> Bundle:
         """The bundle."""
-        return open_bundle(find_bundle(self.source))
+        return open_bundle(find_bundle(self.source, field="start_from"))
 
     @cached_property
     def model(self) -> Any:
