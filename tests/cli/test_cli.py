@@ -161,6 +161,25 @@ def test_bad_use_is_one_screen_with_exit_code_2(
     assert "hint: " in err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--decoder.channels", "7"], "decoder.channels: got 7"),
+        (["--decoder.text.dim=33"], "decoder.text.dim: got 33"),
+        (["--decoder.patch-size", "3"], "decoder.image_size: got 16"),
+        (["--prior.embedding-dim", "9", "--decoder.channels", "7"], "decoder.channels: got 7"),
+        (["--decoder.channels", "7", "--first-upsampler.channels", "8"], "channels: got 7"),
+    ],
+)
+def test_an_error_in_a_part_names_the_part(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], message: str
+) -> None:
+    """As far as the options that were given tell it."""
+    code, _, err = _run(capsys, "train", "dalle2-scenes-tiny", *words, "--out", tmp_path)
+    assert code == 2
+    assert f"armchair: {message}" in err
+
+
 def test_a_file_where_the_folder_should_be_is_a_failure(
     capsys: pytest.CaptureFixture[str], tiny_bundle: Path, tmp_path: Path
 ) -> None:

@@ -96,7 +96,7 @@ OAK = {"type": "Leaf", "width": 1}
         ({"leaf": OAK, "size": [1]}, "config.size: got .*expected 2 items"),
         ({"leaf": OAK, "size": 1}, "config.size: got 1, expected a list"),
         ({"leaf": OAK, "branches": [OAK, {"type": "Leaf"}]}, r"config.branches\[1\]: got"),
-        ({"leaf": OAK, "name": "weed"}, "name: got 'weed', expected a tree"),
+        ({"leaf": OAK, "name": "weed"}, "config.name: got 'weed', expected a tree"),
     ],
 )
 def test_wrong_data_is_refused_where_it_stands(data: object, message: str) -> None:

@@ -13,7 +13,7 @@ import tyro
 
 from armchair.cli.options import read_options
 from armchair.core.device import Precision, resolve_device
-from armchair.core.errors import UsageError
+from armchair.core.errors import ConfigError, UsageError
 from armchair.recipes import RECIPES, build_recipe
 from armchair.training.clip import CLIPRecipe, CLIPRun
 from armchair.training.dalle1 import DALLE1Recipe, DALLE1Run
@@ -74,7 +74,11 @@ def run(words: Sequence[str]) -> None:
         got, expected = next(iter(words), None), "one of " + ", ".join(RECIPES)
         raise UsageError("recipe", got=got, expected=expected, hint=_usage().splitlines()[0])
     default = TrainOptions(out=Path("runs") / words[0], recipe=build_recipe(words[0]))
-    options = read_options(TrainOptions, words[1:], verb=f"train {words[0]}", default=default)
+    try:
+        options = read_options(TrainOptions, words[1:], verb=f"train {words[0]}", default=default)
+    except ConfigError as error:
+        part = _part_with(error.field, words, default.recipe)
+        raise (error.within(part) if part else error) from None
     recipe = options.recipe
     if options.data is not None:
         data = dataclasses.replace(recipe.data, source=options.data)
@@ -116,6 +120,28 @@ def run(words: Sequence[str]) -> None:
     if options.stage in (None, "bundle"):
         console.print(use.format(result))
     print(result)
+
+
+def _part_with(field: str, words: Sequence[str], recipe: Any) -> str | None:
+    """The part of a recipe that has the field, of those whose options were given.
+
+    None if there is none, or more than one may be meant.
+    """
+    named: dict[str, set[str]] = {}
+    for word in words:
+        part, dot, name = word.partition("=")[0].removeprefix("--").rpartition(".")
+        if word.startswith("--") and dot:
+            named.setdefault(part.replace("-", "_"), set()).add(name.replace("-", "_"))
+    having = {part for part in named if hasattr(_at(recipe, part), field)}
+    having = {part for part in having if field in named[part]} or having
+    return having.pop() if len(having) == 1 else None
+
+
+def _at(recipe: Any, path: str) -> Any:
+    """A part of a recipe, by the path to it; None if it is not there."""
+    for name in path.split("."):
+        recipe = getattr(recipe, name, None)
+    return recipe
 
 
 def _usage() -> str:

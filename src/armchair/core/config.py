@@ -76,7 +76,10 @@ def from_dict(kind: type[Config], data: Any, *, path: str = "config") -> Config:
     ]
     if missing:
         raise ConfigError(path, got=sorted(data), expected="also " + ", ".join(missing))
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise error.within(path) from error
 
 
 def first_difference(one: Any, other: Any, path: str = "") -> tuple[str, Any, Any] | None:

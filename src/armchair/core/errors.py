@@ -66,6 +66,12 @@ class ArmchairError(Exception):
         self.hint = hint
         super().__init__(f"{message}\nhint: {hint}" if hint else message)
 
+    def within(self, part: str) -> ArmchairError:
+        """The same, said of a field of a part of what its reader knows."""
+        error = _revived(type(self), f"{part}.{self.args[0]}")
+        error.field, error.hint = f"{part}.{self.field}", self.hint
+        return error
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel between processes as what it says, whatever a subclass is made from."""
         return _revived, (type(self), *self.args), vars(self)
