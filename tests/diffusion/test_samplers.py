@@ -181,6 +181,25 @@ def test_orders_of_convergence(name: str, order: int) -> None:
     assert rates[-1] == pytest.approx(order, abs=0.25), (errors, rates)
 
 
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_weak_orders_of_convergence(name: str) -> None:
+    """Of the law of what is drawn, which is a normal: halving the stride halves its errors.
+
+    What is drawn is linear in the start and in the noise of each step: a row for each is its share.
+    """
+    errors = []
+    for intervals in (20, 40, 80, 160):
+        rows = torch.eye(intervals + 2, dtype=torch.float64)[:, :, None]
+        timesteps = even_timesteps(1281, intervals + 1)
+        noise = lambda number, rows=rows: rows[:, number]  # noqa: E731
+        x = STOCHASTIC[name](gaussian(EVEN), start(EVEN, rows[:, 0]), EVEN, timesteps, noise=noise)
+        mean = x[-1]  # the row without noise: the last step draws none
+        deviation = (x - mean).square().sum().sqrt()
+        errors.append(((mean - MEAN).abs() + (deviation - DEVIATION).abs()).item())
+    rates = [math.log2(one / two) for one, two in pairwise(errors)]
+    assert rates[-1] == pytest.approx(1, abs=0.25), (errors, rates)
+
+
 def test_the_second_order_is_worth_it() -> None:
     z = torch.linspace(-2, 2, 9, dtype=torch.float64)[None]
     timesteps = even_timesteps(1281, 21)
