@@ -146,11 +146,12 @@ class Run(ABC, Generic[AnyRecipe]):
         trained: list[Stage] = [
             stage
             for stage in self.stages
-            if stage not in WITHOUT_TRAINING
-            and getattr(self.recipe, f"{stage}_from", None) is None
-            and not list_checkpoints(self.folder / stage / "checkpoints")
+            if stage not in WITHOUT_TRAINING and getattr(self.recipe, f"{stage}_from", None) is None
         ]
-        check_start(self.recipe, self._start, trained)
+        waiting = [
+            stage for stage in trained if not list_checkpoints(self.folder / stage / "checkpoints")
+        ]
+        check_start(self.recipe, self._start, trained, waiting)
 
     # Text
 

@@ -64,26 +64,29 @@ class Start:
         return fitting_tokenizer(tokenizer, recipe, bundle=self.bundle)
 
 
-def check_start(recipe: Recipe, start: Start | None, trained: Sequence[Stage]) -> None:
+def check_start(
+    recipe: Recipe, start: Start | None, trained: Sequence[Stage], waiting: Sequence[Stage]
+) -> None:
     """Refuse a bundle to start from that does not fit, and no pictures for a network that is new.
 
     Args:
         recipe: What is trained.
         start: Where it begins, if anywhere.
-        trained: The stages that are to train a network and have not begun.
+        trained: The stages that train a network.
+        waiting: Those of them that have not begun; the bundle is not asked for the others.
 
     Raises:
         ConfigError: One of these.
     """
-    begun = [stage for stage in trained if start is not None and start.network(stage, recipe)]
-    if start is not None and trained and not begun:
+    given = [stage for stage in waiting if start is not None and start.network(stage, recipe)]
+    if start is not None and waiting and not start.model.parts.keys() & set(trained):
         raise ConfigError(
             "start_from",
             got=f"{start.bundle.name}, of {', '.join(start.model.parts)}",
             expected=f"a bundle with some of {', '.join(trained)}",
         )
-    for stage in trained:
-        if stage not in begun and not getattr(recipe, f"{stage}_training").num_images:
+    for stage in waiting:
+        if stage not in given and not getattr(recipe, f"{stage}_training").num_images:
             raise ConfigError(
                 f"{stage}_training.num_images",
                 got=0,
