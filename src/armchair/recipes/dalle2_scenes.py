@@ -64,10 +64,10 @@ def dalle2_scenes() -> DALLE2Recipe:
         ),
         decoder_loss=DiffusionLossConfig(timesteps="logit_normal"),
         decoder_training=_training(num_images=240_000, batch_size=64, learning_rate=4e-3),
-        first_upsampler=_upsampler(32, 128, patch_size=2, channels=64, multipliers=(1, 1)),
+        first_upsampler=_upsampler(32, 128, channels=32, multipliers=(1, 2, 2)),
         first_upsampler_loss=DiffusionLossConfig(crop_size=32, degradation="blur"),
         first_upsampler_training=_training(num_images=20_000, batch_size=16, learning_rate=4e-3),
-        second_upsampler=_upsampler(128, 256, patch_size=2, channels=32, multipliers=(1, 1, 2)),
+        second_upsampler=_upsampler(128, 256, channels=16, multipliers=(1, 2, 2)),
         second_upsampler_loss=DiffusionLossConfig(crop_size=64, degradation="bsr"),
         second_upsampler_training=_training(num_images=20_000, batch_size=16, learning_rate=4e-3),
         sampling=DALLE2SamplingConfig(guidance_scale=2.0),
@@ -238,17 +238,11 @@ def _text(
 
 
 def _upsampler(
-    low_size: int,
-    image_size: int,
-    *,
-    channels: int,
-    multipliers: tuple[int, ...],
-    patch_size: int = 1,
+    low_size: int, image_size: int, *, channels: int, multipliers: tuple[int, ...]
 ) -> UNetConfig:
     return UNetConfig(
         image_size=image_size,
         low_size=low_size,
-        patch_size=patch_size,
         channels=channels,
         multipliers=multipliers,
         num_blocks=1,
