@@ -48,7 +48,7 @@ def test_logit_normal_timesteps() -> None:
     """logit(t / T) is standard normal, and a batch has one example in each part of its mass."""
     generator = torch.Generator().manual_seed(0)
     drawn = torch.stack(
-        [draw_timesteps(1000, 20, generator, "cpu", "logit_normal") for _ in range(600)]
+        [draw_timesteps(1000, 20, generator, "cpu", logit_normal=1.0) for _ in range(600)]
     )
     assert drawn.min() >= 0
     assert drawn.max() < 1000
@@ -58,6 +58,13 @@ def test_logit_normal_timesteps() -> None:
     assert (one_each - 1).abs().sum(dim=1).float().mean() < 1  # but for the rounding of t
     assert abs(logits.mean()) < 0.01
     assert abs(logits.std() - 1) < 0.01
+
+
+def test_a_share_of_timesteps_is_logit_normal() -> None:
+    t = draw_timesteps(1000, 16, torch.Generator().manual_seed(2), "cpu", logit_normal=0.5)
+    assert (t[8:] // 125).bincount(minlength=8).tolist() == [1] * 8
+    parts = (8 * torch.special.ndtr(((t[:8] + 0.5) / 1000).logit())).long()
+    assert parts.bincount(minlength=8).tolist() == [1] * 8
 
 
 @pytest.mark.parametrize("parameterisation", get_args(Parameterisation))

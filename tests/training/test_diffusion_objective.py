@@ -12,6 +12,7 @@ from torch import Tensor
 
 import contracts
 from armchair.core.errors import ConfigError
+from armchair.core.schedules import Schedule
 from armchair.diffusion.losses import BOUND_WEIGHT, bound_term, hybrid_loss, prior_term
 from armchair.diffusion.process import ProcessConfig, add_noise
 from armchair.diffusion.samplers import keyed_noise
@@ -259,29 +260,37 @@ def test_a_batch_is_learnt_by_heart(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"text_dropout": 1.0}, {"embedding_dropout": -0.1}, {"crop_size": 0}]
+    "changes",
+    [
+        {"text_dropout": 1.0},
+        {"embedding_dropout": -0.1},
+        {"crop_size": 0},
+        {"logit_normal": Schedule.of(1.1)},
+    ],
 )
 def test_losses_that_make_no_sense(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(changes))):
         DiffusionLossConfig(**changes)
 
 
-def test_timesteps_are_drawn_from_the_density_that_is_asked_for(
+def test_the_share_of_logit_normal_timesteps_follows_its_schedule(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain = dataclasses.replace(DECODER, process=ProcessConfig(num_timesteps=20))
-    judged = objective(plain, timesteps="logit_normal")
+    judged = objective(plain, logit_normal=Schedule.of(1.0, (0.5, 0.0, "step")))
     spy, data = Spy(judged, monkeypatch), batch(8)
-    for seed in range(40):
-        loss_of(judged, data, seed)
-    t = torch.cat([t for _, t in spy.inputs])
-    middle = ((t >= 5) & (t < 15)).float().mean()
-    assert abs(middle - 0.728) < 0.02  # of a logit-normal, between 1/4 and 3/4
+    for progress, expected in ((0.2, 0.728), (0.7, 0.5)):  # between 1/4 and 3/4 of all timesteps
+        spy.inputs.clear()
+        for seed in range(40):
+            judged.loss(data, progress=progress, generator=random(seed))
+        t = torch.cat([t for _, t in spy.inputs])
+        middle = ((t >= 5) & (t < 15)).float().mean()
+        assert abs(middle - expected) < 0.02
 
 
 def test_a_learned_variance_asks_for_all_timesteps_alike() -> None:
-    with pytest.raises(ConfigError, match=r"timesteps: got 'logit_normal', expected .*uniform"):
-        objective(timesteps="logit_normal")
+    with pytest.raises(ConfigError, match=r"logit_normal: got \[1\.0\], expected 0, as a variance"):
+        objective(logit_normal=Schedule.of(1.0))
 
 
 @pytest.mark.parametrize("kind", ["blur", "bsr"])

@@ -25,7 +25,6 @@ from armchair.core.errors import UnknownNameError
 from armchair.diffusion.schedules import NoiseSchedule, at, cosine_schedule, linear_schedule
 
 Parameterisation = Literal["noise", "x_0", "v"]
-TimestepDensity = Literal["uniform", "logit_normal"]
 _PARAMETERISATIONS: tuple[str, ...] = get_args(Parameterisation)
 _SCHEDULES = {"linear": linear_schedule, "cosine": cosine_schedule}
 
@@ -90,9 +89,10 @@ def draw_timesteps(
     count: int,
     generator: torch.Generator,
     device: torch.device | str,
-    density: TimestepDensity = "uniform",
+    *,
+    logit_normal: float = 0.0,
 ) -> Int[Tensor, " N"]:
-    """Timesteps for the examples of a batch, together evenly spread over their density.
+    """Timesteps for the examples of a batch, evenly spread over what they are drawn from.
 
     One is drawn, and the others follow it at equal distances, around and around: a batch that has
     some of every noise says more of the loss than one that is left to chance.
@@ -102,8 +102,9 @@ def draw_timesteps(
         count: Examples N.
         generator: Decides the one, on that device.
         device: Where they are made.
-        density: What each is drawn from; "logit_normal" for t/T whose logit is standard normal:
-            little of the least noise, where nothing is left to see, and of the most.
+        logit_normal: Share of them, the first ones, of which the logit of t/T is standard normal:
+            little of the least noise, where nothing is left to see, and of the most. The rest are
+            uniform.
 
     Returns:
         Numbers in [0, T).
@@ -111,10 +112,12 @@ def draw_timesteps(
     Source: "Variational Diffusion Models" (arXiv 2107.00630), appendix I.1; "Scaling Rectified
     Flow Transformers" (arXiv 2403.03206), section 3.1, for the logit-normal density.
     """
-    places = torch.rand((), generator=generator, device=device)
-    places = (places + torch.arange(count, device=device) / count) % 1
-    if density == "logit_normal":
-        places = torch.special.ndtri(places).sigmoid()
+    start = torch.rand((), generator=generator, device=device)
+    num_normal = round(logit_normal * count)
+    parts = []
+    for size in (num_normal, count - num_normal):
+        parts.append((start + torch.arange(size, device=device) / max(size, 1)) % 1)
+    places = torch.cat([torch.special.ndtri(parts[0]).sigmoid(), parts[1]])
     return (num_timesteps * places).long().clamp(max=num_timesteps - 1)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool
@@ -23,9 +23,10 @@ from torch import Tensor
 from armchair.core.errors import ConfigError
 from armchair.core.images import contact_sheet, to_pil
 from armchair.core.random import torch_generator
+from armchair.core.schedules import Schedule
 from armchair.diffusion.guidance import Condition
 from armchair.diffusion.losses import BOUND_WEIGHT, hybrid_loss, prior_term, simple_loss
-from armchair.diffusion.process import TimestepDensity, add_noise, draw_timesteps, target
+from armchair.diffusion.process import add_noise, draw_timesteps, target
 from armchair.diffusion.samplers import keyed_noise
 from armchair.models.unet import UNet
 from armchair.nn.resampling import resize
@@ -47,14 +48,15 @@ class DiffusionLossConfig:
         crop_size: Side of the random crops that the pictures of batches are, in pixels; None for
             whole pictures. A quarter of the side for the paper's upsamplers.
         degradation: Damage to the pictures that are to be enlarged; None for none.
-        timesteps: What the timesteps of a batch are drawn from.
+        logit_normal: Share of the timesteps that are logit-normal, over the run; the rest are
+            uniform. See `draw_timesteps`. What they neglect is to be made up for before the end.
     """
 
     text_dropout: float = 0.5
     embedding_dropout: float = 0.1
     crop_size: int | None = None
     degradation: Degradation | None = None
-    timesteps: TimestepDensity = "uniform"
+    logit_normal: Schedule = field(default_factory=lambda: Schedule.of(0.0))
 
     def __post_init__(self) -> None:
         for name in ("text_dropout", "embedding_dropout"):
@@ -62,6 +64,9 @@ class DiffusionLossConfig:
                 raise ConfigError(name, got=getattr(self, name), expected="in [0, 1)")
         if self.crop_size is not None and self.crop_size < 1:
             raise ConfigError("crop_size", got=self.crop_size, expected="at least 1")
+        shares = [knot.value for knot in self.logit_normal.knots]
+        if any(not 0 <= share <= 1 for share in shares):
+            raise ConfigError("logit_normal", got=shares, expected="each in [0, 1]")
 
 
 class DiffusionObjective(Objective[UNet]):
@@ -100,9 +105,10 @@ class DiffusionObjective(Objective[UNet]):
         if config.degradation is not None and low < _LEAST_DEGRADED:
             expected = f"at least {_LEAST_DEGRADED * factor}, for pictures to damage"
             raise ConfigError("crop_size", got=config.crop_size, expected=expected)
-        if config.timesteps != "uniform" and model.process.learned_variance:
-            expected = '"uniform", as a variance is learned from all of them alike'
-            raise ConfigError("timesteps", got=config.timesteps, expected=expected)
+        shares = [knot.value for knot in config.logit_normal.knots]
+        if any(shares) and model.process.learned_variance:
+            expected = "0, as a variance is learned from all timesteps alike"
+            raise ConfigError("logit_normal", got=shares, expected=expected)
         self.model = model
         self.config = config
         self.validation = validation
@@ -113,8 +119,8 @@ class DiffusionObjective(Objective[UNet]):
         images = batch["images"]
         condition = self._drop(self._condition(batch, images, generator), generator)
         num_timesteps, device = self.model.schedule.num_timesteps, images.device
-        density = self.config.timesteps
-        t = draw_timesteps(num_timesteps, len(images), generator, device, density)
+        share = self.config.logit_normal(progress)
+        t = draw_timesteps(num_timesteps, len(images), generator, device, logit_normal=share)
         noise = torch.randn(images.shape, generator=generator, device=device)
         terms = self._terms(images, condition, t, noise)
         total = torch.stack(list(terms.values())).sum(dim=0).mean()
