@@ -511,7 +511,8 @@ def test_parts_that_a_bundle_lacks_begin_anew(tmp_path: Path) -> None:
     still = recipe(**without("clip", "prior"), decoder=decoder)
     still = with_training(still, optimizer=STILL.optimizer)
     begun = dataclasses.replace(still, start_from=str(theirs))
-    for stage in ("tokenizer", "decoder", "first_upsampler"):
+    stages: tuple[Stage, ...] = ("tokenizer", "decoder", "first_upsampler")
+    for stage in stages:
         walk(tmp_path / "run", begun, stage=stage)
     made = walk(tmp_path / "run", begun)  # what is left is not in the bundle
     for name in ("decoder", "first_upsampler"):

@@ -148,7 +148,7 @@ class Run(ABC, Generic[AnyRecipe]):
             for stage in self.stages
             if stage not in WITHOUT_TRAINING and getattr(self.recipe, f"{stage}_from", None) is None
         ]
-        waiting = [
+        waiting: list[Stage] = [
             stage for stage in trained if not list_checkpoints(self.folder / stage / "checkpoints")
         ]
         check_start(self.recipe, self._start, trained, waiting)
