@@ -419,7 +419,7 @@ def test_an_autoencoder_of_another_shape_is_not_taken(
     with pytest.raises(ConfigError, match=expected):
         walk(tmp_path / "run", taking(tiny_bundle, wider))
     assert not (tmp_path / "run" / "tokenizer.json").exists()  # before any work was done
-    with pytest.raises(UnknownNameError, match="model: got 'nothing'"):
+    with pytest.raises(UnknownNameError, match="autoencoder_from: got 'nothing'"):
         walk(tmp_path / "other", taking(Path("nothing"), wider))
     assert not (tmp_path / "other" / "recipe.json").exists()
 
