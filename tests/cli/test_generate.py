@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from PIL import Image
@@ -93,9 +95,22 @@ def test_a_picture_that_was_drawn_otherwise_is_not_replaced(
     assert found.pop("a-mug-s0-00-2.png") == "2"
     assert found.pop("a-mug-s0-00-3.png") == "3"
     assert list(found) == ["a-mug-s0-00.png"]
-    (tmp_path / "a-clock-s0-00.png").write_bytes(b"mine")
+
+
+def _png_of(side: int) -> bytes:
+    """The head of a PNG that claims to have this side."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", crc32(header))
+
+
+@pytest.mark.parametrize("content", [b"", b"mine", _png_of(10), _png_of(12_000), _png_of(10**6)])
+def test_a_file_of_ones_own_is_not_replaced(
+    tiny_bundle: Path, tmp_path: Path, content: bytes
+) -> None:
+    """Whatever it is: empty, no picture, cut off, or too large to be opened."""
+    (tmp_path / "a-clock-s0-00.png").write_bytes(content)
     assert generate(tiny_bundle, tmp_path, "a clock") == 0
-    assert (tmp_path / "a-clock-s0-00.png").read_bytes() == b"mine"
+    assert (tmp_path / "a-clock-s0-00.png").read_bytes() == content
     assert (tmp_path / "a-clock-s0-00-2.png").exists()
 
 

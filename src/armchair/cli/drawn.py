@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -86,7 +87,10 @@ def _free(path: Path, text: dict[str, str]) -> Path:
 def _text_of(path: Path) -> dict[str, str] | None:
     """What a PNG file says of its picture; None if it says nothing that can be read."""
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return dict(picture.text)  # type: ignore[attr-defined]
-    except (OSError, ValueError, SyntaxError, AttributeError):
+        with (
+            warnings.catch_warnings(action="ignore"),  # of its size: no pixel is decoded
+            Image.open(path, formats=["PNG"]) as picture,
+        ):
+            return png_text(picture, {})
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None

@@ -1,9 +1,10 @@
-"""Files that are either whole or absent: atomic writes and checksums."""
+"""Files that are whole or absent: atomic writes, checksums, and folders of one process alone."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from armchair.core.errors import OutputError
+from armchair.core.errors import OutputError, UsageError
 
 _CHUNK = 1 << 20
 
@@ -154,3 +155,29 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder; a process that ends, however it does, lets go.
+
+    Raises:
+        UsageError: Another process is at work there.
+        OutputError: Its .lock cannot be written.
+    """
+    path = folder / ".lock"
+    try:
+        file = path.open("a")
+    except OSError as error:
+        raise output_error(path, error) from error
+    with file:
+        try:  # unlike flock's, this lock is not handed down to the processes that load data
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another process is at work in {folder}",
+                hint="wait for its end, or choose another --out",
+            ) from error
+        except OSError as error:
+            raise output_error(path, error) from error
+        yield

@@ -13,10 +13,8 @@ with a tokenizer:
 
 from __future__ import annotations
 
-import fcntl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, runtime_checkable
@@ -26,7 +24,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from armchair.core.errors import BundleError, UnknownNameError, UsageError
-from armchair.core.files import make_folder, output_error, sha256
+from armchair.core.files import locked, make_folder, sha256
 from armchair.core.provenance import hardware, today
 from armchair.core.random import fold
 from armchair.pipelines.bundle import Bundle, open_bundle
@@ -128,7 +126,7 @@ class Run(ABC, Generic[AnyRecipe]):
         if stage is not None and stage not in self.stages:
             raise UnknownNameError("stage", stage, self.stages)
         result = self.folder
-        with _locked(self.folder):
+        with locked(self.folder):
             self._check_given()
             for name in self.stages if stage is None else (stage,):
                 self._record.begin(name, self.stages)
@@ -372,27 +370,6 @@ def seeded(seed: int, build: Callable[[], nn.Module]) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fold("initial parameters", seed))
         return build()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; a process that ends, however it does, lets go."""
-    path = folder / ".lock"
-    try:
-        file = path.open("a")
-    except OSError as error:
-        raise output_error(path, error) from error
-    with file:
-        try:  # unlike flock's, this lock is not handed down to the processes that load data
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another process is at work in {folder}",
-                hint="wait for its end, or choose another --out",
-            ) from error
-        except OSError as error:
-            raise output_error(path, error) from error
-        yield
 
 
 def _is_bundle_of(folder: Path, made_from: dict[str, str]) -> bool:
