@@ -12,6 +12,7 @@ from armchair.models.clip import (
     CLIPConfig,
     CLIPModel,
     contrastive_loss,
+    embed_texts,
     recall_at,
 )
 from armchair.models.clip_weights import from_openai
@@ -128,6 +129,17 @@ def test_positions_after_the_end_of_all_texts_are_not_computed():
     whole, short = model.encode_texts(TEXT), model.encode_texts(TEXT[:2])
     assert lengths == [TINY.text_length, 4]
     torch.testing.assert_close(short, whole[:2], rtol=0, atol=1e-6)
+
+
+def test_texts_are_embedded_by_length_and_given_in_their_own_order():
+    model, lengths = contracts.seeded(build), []
+    expected = model.encode_texts(TEXT)
+    model.texts.blocks[0].register_forward_pre_hook(
+        lambda _, given: lengths.append(len(given[0][0]))
+    )
+    torch.testing.assert_close(embed_texts(model, TEXT, batch_size=1), expected, rtol=0, atol=1e-6)
+    assert lengths == sorted(lengths)
+    assert len(lengths) == len(TEXT)
 
 
 def test_every_larger_id_is_the_end_and_a_full_text_needs_none():

@@ -178,8 +178,7 @@ class TextTransformer(nn.Module):
 
     def forward(self, text: Int64[Tensor, "B T"]) -> Float[Tensor, "B E"]:
         """Embed texts; what follows their ends is left out, as nothing looks ahead."""
-        before_end = (text < self.vocab_size).long().cumprod(dim=1).sum(dim=1)
-        end = before_end.clamp(max=text.shape[1] - 1)  # a text without an end: its last token
+        end = self.ends(text)
         if not text.is_meta:
             text = text[:, : int(end.max()) + 1]
         x = F.embedding(text.clamp(max=self.vocab_size), self.tokens)
@@ -188,6 +187,11 @@ class TextTransformer(nn.Module):
             x = block(x)
         rows = torch.arange(len(text), device=text.device)
         return _read_out(x[rows, end], self.norm, self.projection)
+
+    def ends(self, text: Int64[Tensor, "B T"]) -> Int64[Tensor, " B"]:
+        """The position at which each text ends, its last one if it has no end."""
+        before_end = (text < self.vocab_size).long().cumprod(dim=1).sum(dim=1)
+        return before_end.clamp(max=text.shape[1] - 1)
 
 
 class CLIPModel(nn.Module):
@@ -248,6 +252,28 @@ class CLIPModel(nn.Module):
                 fills all positions may go without.
         """
         return self.texts(text)
+
+
+@torch.no_grad()
+def embed_images(
+    model: CLIPModel, images: Float[Tensor, "N 3 H W"], *, batch_size: int = 64
+) -> Float[Tensor, "N E"]:
+    """Embed any number of pictures, see `CLIPModel.encode_images`, so many at a time."""
+    parts = [model.encode_images(part.to(model.device)) for part in images.split(batch_size)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def embed_texts(
+    model: CLIPModel, text: Int64[Tensor, "N T"], *, batch_size: int = 64
+) -> Float[Tensor, "N E"]:
+    """Embed any number of texts, see `CLIPModel.encode_texts`, so many at a time.
+
+    They are taken by length, as a batch takes as long as its longest text.
+    """
+    order = model.texts.ends(text).argsort()
+    parts = [model.encode_texts(part.to(model.device)) for part in text[order].split(batch_size)]
+    return torch.cat(parts)[order.argsort()]
 
 
 def alone(embeddings: Tensor) -> tuple[Tensor, int]:

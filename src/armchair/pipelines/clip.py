@@ -28,7 +28,7 @@ from armchair.core.finite import check_finite
 from armchair.core.images import to_tensor
 from armchair.data.pictures import to_rgb
 from armchair.data.transforms import center_crop
-from armchair.models.clip import CLIPConfig, CLIPModel, cosines, recalls
+from armchair.models.clip import CLIPConfig, CLIPModel, cosines, embed_texts, recalls
 from armchair.models.clip_weights import from_openai
 from armchair.pipelines.bundle import Bundle, load_weights, read_config, write_bundle
 from armchair.text.clip_tokenizer import CLIPTokenizer
@@ -168,11 +168,9 @@ class CLIP:
         tokens = torch.from_numpy(self.tokenizer.encode_batch(texts, truncate=truncate))
         return self.encode_tokens(tokens)
 
-    @torch.no_grad()
     def encode_tokens(self, tokens: Int[Tensor, "N T"]) -> Float[Tensor, "N E"]:
         """Embed texts in tokens, as its tokenizer gives them, as unit vectors."""
-        parts = tokens.to(self.model.device).split(_BATCH_SIZE)
-        embeddings = torch.cat([self.model.encode_texts(part) for part in parts])
+        embeddings = embed_texts(self.model, tokens)
         check_finite(embeddings, "CLIP: the embeddings of texts")
         return embeddings
 

@@ -33,7 +33,7 @@ from armchair.core.errors import CheckpointError, ConfigError
 from armchair.core.images import to_tensor
 from armchair.data.embedding_store import Embedded, EmbeddingStore, write_embeddings
 from armchair.data.sources import at_size
-from armchair.models.clip import CLIPModel
+from armchair.models.clip import CLIPModel, embed_images, embed_texts
 from armchair.models.priors.autoregressive import AutoregressivePrior
 from armchair.models.priors.diffusion import DiffusionPrior
 from armchair.models.unet import UNet, UNetConfig
@@ -335,17 +335,13 @@ class DALLE2Run(Run[DALLE2Recipe]):
         nothing = images[0][:0]
         return np.concatenate(images), np.concatenate([nothing, *texts]), captions
 
-    @torch.no_grad()
     def _embed_images(self, clip: CLIPModel, images: Tensor) -> Tensor:
         with autocast(self.device, self._dtype):
-            parts = [clip.encode_images(part.to(self.device)) for part in images.split(_BATCH_SIZE)]
-        return torch.cat(parts).cpu()
+            return embed_images(clip, images).cpu()
 
-    @torch.no_grad()
     def _embed_texts(self, clip: CLIPModel, text: Tensor) -> Tensor:
         with autocast(self.device, self._dtype):
-            parts = [clip.encode_texts(part.to(self.device)) for part in text.split(_BATCH_SIZE)]
-        return torch.cat(parts).cpu()
+            return embed_texts(clip, text).cpu()
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -30,11 +30,12 @@ from armchair.models.clip import (
     alone,
     contrastive_loss,
     cosines,
+    embed_images,
+    embed_texts,
     recalls,
 )
 from armchair.training.objective import Batch, Loss, Objective
 
-_BATCH_SIZE = 64  # of validation pairs
 _MAX_NEAR_MISSES = 32  # each is a caption to draw and to encode, for each picture
 _PREVIEW_ROWS, _PREVIEW_COLUMNS = 6, 6
 
@@ -126,7 +127,4 @@ class ContrastiveObjective(Objective[CLIPModel]):
 
     def _embed(self) -> tuple[Tensor, Tensor]:
         """Of the validation pictures and their captions."""
-        device = self.model.device
-        images = [self.model.encode_images(i.to(device)) for i in self.images.split(_BATCH_SIZE)]
-        texts = [self.model.encode_texts(t.to(device)) for t in self.text.split(_BATCH_SIZE)]
-        return torch.cat(images), torch.cat(texts)
+        return embed_images(self.model, self.images), embed_texts(self.model, self.text)
