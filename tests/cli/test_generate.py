@@ -150,6 +150,17 @@ def test_too_many_pictures_are_refused_before_the_first(
     assert not list(out.glob("*.png"))
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_refused_call_leaves_no_new_folder(
+    tiny_bundle: Path, tmp_path: Path, there: bool
+) -> None:
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+    assert generate(tiny_bundle, out, "a kiwi clock", "--guidance-scale", "0.1") == 2
+    assert out.exists() is there
+
+
 def test_a_mistyped_path_is_not_looked_for_on_the_network(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

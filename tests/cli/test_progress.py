@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -47,3 +49,16 @@ def test_where_nobody_sees_a_bar_a_line_says_how_far_it_is(
     with progress_bar("measuring", "prompts") as advance:
         advance(1, 1200)
     assert ("measuring: 1 of 1,200 prompts\n" in capsys.readouterr().err) is not terminal
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_what_is_refused_before_it_starts_leaves_no_bar(
+    monkeypatch: pytest.MonkeyPatch, started: bool
+) -> None:
+    bar = progress._bar("steps")
+    monkeypatch.setattr(progress, "_bar", lambda unit: bar)
+    with contextlib.suppress(ValueError), progress_bar("drawing", "steps") as advance:
+        if started:
+            advance(1, 3)
+        raise ValueError("refused")
+    assert bar.live.transient is not started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -45,6 +46,7 @@ def save_pictures(
     """Write pictures as PNG files as soon as each is drawn, and a contact sheet of them.
 
     A picture that was drawn otherwise is not replaced: the new one has a number after its name.
+    Where nothing comes to be drawn, no new folder is left.
 
     Args:
         draw: Draws them, and is given what to tell of its progress.
@@ -54,6 +56,7 @@ def save_pictures(
         source: Text to put into every file.
         columns: Pictures in a row of the sheet; as many as make it square if not given.
     """
+    is_new = not folder.exists()
     make_folder(folder)
     saved: list[Path] = []
     shown: list[Image.Image] = []
@@ -67,6 +70,9 @@ def save_pictures(
     finally:  # after the bar, which takes standard output for itself
         for path in saved:
             print(path)
+        if is_new and not saved:
+            with contextlib.suppress(OSError):  # somebody else put something there
+                folder.rmdir()
     if len(shown) > 1:
         wide = min(columns or max(1, round(len(shown) ** 0.5)), 16)
         save_png(contact_sheet(shown, columns=wide), folder / "grid.png", source)

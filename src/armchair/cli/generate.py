@@ -57,11 +57,10 @@ def run(words: Sequence[str]) -> None:
     prompts = _prompts(options)
 
     from armchair.cli.drawn import save_pictures
-    from armchair.core.files import make_folder
     from armchair.pipelines import DRAWING, load
     from armchair.pipelines.rerank import check_candidates
 
-    folder, source, clip = make_folder(options.out), {"model": options.model}, None
+    source, clip = {"model": options.model}, None
     model = load(options.model, device=options.device, kinds=DRAWING)
     if not prompts and model.tokenizer is not None:
         hint = 'armchair generate "an armchair in the shape of an avocado"'
@@ -76,7 +75,7 @@ def run(words: Sequence[str]) -> None:
     save_pictures(
         lambda advance: _pictures(model, clip, prompts, options, advance),
         unit=model.work,
-        folder=folder,
+        folder=options.out,
         name=lambda number: _file_name(prompts or ["picture"], number, options),
         source=source,
         columns=options.count if len(prompts) > 1 else None,

@@ -90,7 +90,7 @@ def progress_bar(description: str, unit: str) -> Iterator[Advance]:
     """A bar that is told (done, total), and perhaps how to see what is being drawn.
 
     On a terminal the first of the pictures is shown below the bar, as it forms; elsewhere a line
-    now and then says how far it is.
+    now and then says how far it is. What is refused before it starts leaves no bar.
 
     Yields:
         The function to tell it.
@@ -109,8 +109,11 @@ def progress_bar(description: str, unit: str) -> Iterator[Advance]:
             if forming is not None and console.is_terminal and now - shown >= _PICTURE_EVERY:
                 bar.picture, shown = in_blocks(forming()[0]), now
 
-        yield advance
-        bar.picture = None
+        try:
+            yield advance
+        finally:
+            bar.picture = None
+            bar.live.transient = bar.tasks[task].total is None
 
 
 def in_blocks(picture: Image.Image) -> Text:
