@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from armchair.cli.main import main
+from armchair.core.files import sha256
 from armchair.data.scenes import Scenes, ScenesConfig
 from armchair.pipelines.bundle import open_bundle
 
@@ -109,11 +110,27 @@ def test_vary(dalle2_bundle: Path, pictures: list[Path], tmp_path: Path) -> None
     assert info["guidance_scale"] == "1.0"
 
 
+def test_another_picture_of_the_same_name_is_not_the_same(
+    dalle2_bundle: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ["vary", pictures[0], "--count", 1, "--decoder-steps", 2]
+    for _ in range(2):
+        assert command(*words, model=dalle2_bundle, out=out) == 0
+    pictures[1].replace(pictures[0])
+    assert command(*words, model=dalle2_bundle, out=out) == 0
+    names = ["picture0-varied-s0-00-2.png", "picture0-varied-s0-00.png"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    first, other = (texts(out / name)["picture_sha256"] for name in reversed(names))
+    assert first != other == sha256(pictures[0])
+
+
 def test_interpolate(dalle2_bundle: Path, pictures: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert command("interpolate", *pictures, "--count", 3, model=dalle2_bundle, out=out) == 0
     ways = [texts(out / f"way-s0-0{k}.png")["way"] for k in range(3)]
     assert ways == ["0.0000", "0.5000", "1.0000"]
+    assert texts(out / "way-s0-00.png")["picture2"] == "picture1.png"
     with Image.open(out / "grid.png") as grid:
         assert grid.width > 3 * 64 > grid.height
 
@@ -172,6 +189,8 @@ def test_pictures_of_any_kind_serve_and_the_crop_is_said(
         (["vary", "picture0.png", "--decoder-steps", "21"], "decoder_steps: got 21"),
         (["vary", "picture0.png", "--decoder-steps", "0"], "decoder_steps: got 0"),
         (["vary", "picture0.png", "--percentile", "1.5"], "percentile: got 1.5"),
+        (["edit", "picture0.png", " ", "a mug"], "before: got ' ', expected a text"),
+        (["edit", "picture0.png", "a mug", ""], "after: got '', expected a text"),
         (["interpolate", "picture0.png"], "pictures: got 1, expected 2 to 100 files"),
         (["interpolate"], "pictures: got 0"),
         (["edit", "picture0.png", "a mug", "a clock", "--theta", "2"], "theta: got 2.0"),

@@ -272,7 +272,7 @@ def test_texts_that_mean_the_same_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match="another text than before"):
         tiny_dalle2.edit(pictures[0], PROMPT, PROMPT)
-    with pytest.raises(UsageError, match="caption"):
+    with pytest.raises(UsageError, match="after: got ''"):
         tiny_dalle2.edit(pictures[0], PROMPT, "")
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from armchair.cli.progress import Advance, console, progress_bar
 from armchair.core.errors import DataError
-from armchair.core.files import make_folder
+from armchair.core.files import make_folder, sha256
 from armchair.core.images import contact_sheet, png_text, save_png
 from armchair.data.pictures import decode_picture
 
@@ -32,6 +32,21 @@ def open_picture(path: Path) -> Image.Image:
     if pixels.shape[0] != pixels.shape[1]:
         console.print(f"{path} is not square: the square in its centre is used")
     return Image.fromarray(pixels)
+
+
+def source_of(model: str, **files: Path | None) -> dict[str, str]:
+    """What a picture remembers of the model and the files that it was drawn from.
+
+    Args:
+        model: The model's name or path.
+        **files: Files by what they are; None for none. Each is told by its content too, as
+            another picture may have its name.
+    """
+    source = {"model": model}
+    for name, path in files.items():
+        if path is not None:
+            source |= {name: path.name, f"{name}_sha256": sha256(path)}
+    return source
 
 
 def save_pictures(

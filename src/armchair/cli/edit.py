@@ -52,7 +52,7 @@ def run(words: Sequence[str]) -> None:
     """Move the picture."""
     options = read_options(EditOptions, words, verb="edit")
 
-    from armchair.cli.drawn import open_picture, save_pictures
+    from armchair.cli.drawn import open_picture, save_pictures, source_of
     from armchair.pipelines import load
 
     picture = open_picture(options.picture)
@@ -72,6 +72,6 @@ def run(words: Sequence[str]) -> None:
         unit=model.work,
         folder=options.out,
         name=lambda k: f"{options.picture.stem}-edited-s{options.seed}-{k:02d}.png",
-        source={"model": options.model, "picture": options.picture.name},
+        source=source_of(options.model, picture=options.picture),
         columns=options.count,
     )

@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> None:
     """Draw the way."""
     options = read_options(InterpolateOptions, words, verb="interpolate")
 
-    from armchair.cli.drawn import open_picture, save_pictures
+    from armchair.cli.drawn import open_picture, save_pictures, source_of
     from armchair.core.errors import UsageError
     from armchair.pipelines import load
 
@@ -56,7 +56,7 @@ def run(words: Sequence[str]) -> None:
         raise UsageError("pictures", got=len(options.pictures), expected=expected, hint=hint)
     pictures = [open_picture(path) for path in options.pictures]
     model = load(options.model, device=options.device, kinds=("dalle2",))
-    names = [path.name for path in options.pictures]
+    files = {f"picture{number}": path for number, path in enumerate(options.pictures, start=1)}
     save_pictures(
         lambda advance: model.interpolate(
             pictures,
@@ -68,6 +68,6 @@ def run(words: Sequence[str]) -> None:
         unit=model.work,
         folder=options.out,
         name=lambda k: f"way-s{options.seed}-{k:02d}.png",
-        source={"model": options.model, "pictures": ", ".join(names)},
+        source=source_of(options.model, **files),
         columns=options.count,
     )

@@ -56,7 +56,7 @@ def run(words: Sequence[str]) -> None:
     """Draw over the picture."""
     options = read_options(RedrawOptions, words, verb="redraw")
 
-    from armchair.cli.drawn import open_picture, save_pictures
+    from armchair.cli.drawn import open_picture, save_pictures, source_of
     from armchair.pipelines import load
 
     picture = open_picture(options.picture)
@@ -77,5 +77,5 @@ def run(words: Sequence[str]) -> None:
         unit=model.work,
         folder=options.out,
         name=lambda k: f"{options.picture.stem}-redrawn-s{options.seed}-{k:02d}.png",
-        source={"model": options.model, "picture": options.picture.name},
+        source=source_of(options.model, picture=options.picture, mask=options.mask),
     )

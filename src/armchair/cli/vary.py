@@ -49,7 +49,7 @@ def run(words: Sequence[str]) -> None:
     """Draw the variations."""
     options = read_options(VaryOptions, words, verb="vary")
 
-    from armchair.cli.drawn import open_picture, save_pictures
+    from armchair.cli.drawn import open_picture, save_pictures, source_of
     from armchair.pipelines import load
 
     picture = open_picture(options.picture)
@@ -66,5 +66,5 @@ def run(words: Sequence[str]) -> None:
         unit=model.work,
         folder=options.out,
         name=lambda k: f"{options.picture.stem}-varied-s{options.seed}-{k:02d}.png",
-        source={"model": options.model, "picture": options.picture.name},
+        source=source_of(options.model, picture=options.picture),
     )

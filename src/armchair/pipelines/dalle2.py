@@ -182,8 +182,8 @@ class DALLE2(DALLE2Parts):
             **settings: See `variations`.
 
         Raises:
-            UsageError: The model has no CLIP, the texts mean the same to it, or a number is out of
-                range.
+            UsageError: The model has no CLIP, a text is empty, both mean the same to it, or a
+                number is out of range.
 
         Source: section 3.3.
         """
@@ -191,6 +191,10 @@ class DALLE2(DALLE2Parts):
         if not 0 < theta <= 1:
             hint = "0.25 to 0.5 changes a picture and leaves it recognisable"
             raise UsageError("theta", got=theta, expected="above 0, at most 1", hint=hint)
+        for field, text in (("before", before), ("after", after)):
+            if not text.strip():
+                hint = "say what the picture shows, and what it is to show"
+                raise UsageError(field, got=text, expected="a text", hint=hint)
         chosen = self._edit_settings(**settings)
         assert self.clip is not None
         texts = self.clip.encode_texts([before, after], truncate=truncate)
