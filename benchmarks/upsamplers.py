@@ -2,6 +2,7 @@
 
     armchair train dalle2-scenes --stage first_upsampler --out runs/dalle2
     python benchmarks/upsamplers.py runs/dalle2
+    python benchmarks/upsamplers.py runs/dalle2 --pictures 32
 
 Shrinks the same fresh scenes for each upsampler of the run, trained or in training, enlarges them
 again in as many steps as is usual, and compares. Prints a table, writes sheets of some pictures
@@ -10,8 +11,8 @@ again in as many steps as is usual, and compares. Prints a table, writes sheets 
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from armchair.sampling.diffusion import DiffusionSampling, sample_images
 from armchair.training.checkpoint import load_newest
 
 RESULTS = Path(__file__).parent / "results"
-PICTURES, AT_ONCE, SHOWN = 256, 8, 12
+AT_ONCE, SHOWN = 8, 12
 
 
 def load(folder: Path, stage: str) -> tuple[UNet, int]:
@@ -48,17 +49,19 @@ def load(folder: Path, stage: str) -> tuple[UNet, int]:
 
 
 @torch.no_grad()
-def measure(model: UNet, sampling: DiffusionSampling, sheet: Path) -> dict[str, float]:
+def measure(
+    model: UNet, sampling: DiffusionSampling, sheet: Path, *, count: int
+) -> dict[str, float]:
     """PSNR, the reader's accuracy, and seconds a picture; the accuracy of a plain resizing too."""
     config, reader = model.config, SceneReader()
     size, low_size = config.image_size, config.low_size
     assert low_size is not None
     scenes = Scenes(
-        ScenesConfig(num_pictures=PICTURES, size=size, seed=FRESH_WORLD, split="validation")
+        ScenesConfig(num_pictures=count, size=size, seed=FRESH_WORLD, split="validation")
     )
     psnr, right, plain, seconds, rows = [], 0, 0, 0.0, []
-    for start in range(0, PICTURES, AT_ONCE):
-        numbers = range(start, start + AT_ONCE)
+    for start in range(0, count, AT_ONCE):
+        numbers = range(start, min(start + AT_ONCE, count))
         images = to_tensor(np.stack([scenes.pixels(number) for number in numbers]))
         low = resize(images, low_size)
         started = time.perf_counter()
@@ -74,27 +77,29 @@ def measure(model: UNet, sampling: DiffusionSampling, sheet: Path) -> dict[str, 
             plain += is_right(scene, reader.read(other))
         rows += list(zip(resized, drawn, images, strict=True))
     shown = [torch.stack(column) for column in zip(*rows[:SHOWN], strict=True)]
-    save_png(contact_sheet(to_pil(torch.cat(shown)), columns=SHOWN), sheet, {})
+    save_png(contact_sheet(to_pil(torch.cat(shown)), columns=len(shown[0])), sheet, {})
     return {
         "psnr_db": float(torch.cat(psnr).mean()),
-        "reader_accuracy": right / PICTURES,
-        "reader_accuracy_resized": plain / PICTURES,
-        "seconds_a_picture": seconds / PICTURES,
+        "reader_accuracy": right / count,
+        "reader_accuracy_resized": plain / count,
+        "seconds_a_picture": seconds / count,
     }
 
 
 def main() -> None:
     """Measure the upsamplers of the run that the command line names."""
-    if len(sys.argv) != 2:
-        raise SystemExit(__doc__)
-    run, found = Path(sys.argv[1]), dict[str, dict[str, Any]]()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument("--pictures", type=int, default=256, help="scenes to enlarge")
+    options = parser.parse_args()
+    run, found = options.run, dict[str, dict[str, Any]]()
     sampling = DALLE2SamplingConfig()
     for number, stage in enumerate(UPSAMPLERS):
         if (run / stage).exists():
             model, seen = load(run / stage, stage)
             how, sheet = sampling.of_upsampler(number), run / stage / "enlarged.png"
             found[stage] = {"pictures_seen": seen, "steps": how.num_steps}
-            found[stage] |= measure(model, how, sheet)
+            found[stage] |= measure(model, how, sheet, count=options.pictures)
     print("| upsampler | pictures | steps | PSNR dB | read right | by resizing | s a picture |")
     print("|---|---|---|---|---|---|---|")
     for stage, row in found.items():
@@ -103,7 +108,7 @@ def main() -> None:
             f"| {stage} | {row['pictures_seen']:,} | {row['steps']} | {row['psnr_db']:.2f}"
             f" | {right:.1%} | {plain:.1%} | {row['seconds_a_picture']:.2f} |"
         )
-    result = {"upsamplers": found, "pictures": PICTURES, **provenance(torch.device("cpu"))}
+    result = {"upsamplers": found, "pictures": options.pictures, **provenance(torch.device("cpu"))}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "upsamplers.json").write_text(json.dumps(result, indent=2) + "\n")
 

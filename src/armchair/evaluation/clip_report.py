@@ -23,6 +23,7 @@ from armchair.data.scenes import (
     MATERIALS,
     OBJECTS,
     SEEN_PAIRS,
+    Scene,
     distinct_prompts,
     draw,
     prompts,
@@ -62,38 +63,45 @@ def clip_scores(clip: CLIP, *, seed: int = 0, truncate: bool = False) -> dict[st
     Raises:
         UsageError: A caption is too long for the model, and `truncate` is off.
     """
-    size = clip.model.config.image_size
     asked = distinct_prompts(NUM_PICTURES, seed)
-    pictures = [Image.fromarray(draw(prompt.scene, size)) for prompt in asked]
+    pictures = _drawn(clip, [prompt.scene for prompt in asked])
     similarity = clip.scores(pictures, [prompt.text for prompt in asked], truncate=truncate)
-    single = [prompt.scene for prompt in prompts("seen", NUM_PICTURES, seed)]
+    seen, held_out = (
+        [prompt.scene for prompt in prompts(kind, NUM_PICTURES, seed)]
+        for kind in ("seen", "held_out")
+    )
+    of_seen = _drawn(clip, seen)
     return {
         "retrieval": {**recalls(similarity), "pictures": len(pictures)},
         "zero_shot": {
             **_classify(
                 clip,
-                [Image.fromarray(draw(scene, size)) for scene in single],
-                objects=[scene.pairs[0][0] for scene in single],
-                materials=[scene.pairs[0][1] for scene in single],
-                backgrounds=[scene.background for scene in single],
+                of_seen,
+                objects=[scene.pairs[0][0] for scene in seen],
+                materials=[scene.pairs[0][1] for scene in seen],
+                backgrounds=[scene.background for scene in seen],
             ),
-            "pictures": len(single),
+            "pictures": len(seen),
         },
         "pairs": {
-            **{kind: _pairs_told(clip, kind, seed) for kind in ("seen", "held_out")},
+            "seen": _pairs_told(clip, seen, of_seen),
+            "held_out": _pairs_told(clip, held_out, _drawn(clip, held_out)),
             "pictures": NUM_PICTURES,
         },
     }
 
 
-def _pairs_told(clip: CLIP, kind: str, seed: int) -> float:
+def _drawn(clip: CLIP, scenes: Sequence[Scene]) -> list[Image.Image]:
+    """Pictures of scenes, in the model's size."""
+    return [Image.fromarray(draw(scene, clip.model.config.image_size)) for scene in scenes]
+
+
+def _pairs_told(clip: CLIP, scenes: Sequence[Scene], pictures: Sequence[Image.Image]) -> float:
     """The share of pictures of one object whose pair is told right among all pairs."""
     pairs = [(object_, material) for object_ in OBJECTS for material in MATERIALS]
-    scenes = [prompt.scene for prompt in prompts(kind, NUM_PICTURES, seed)]
-    pictures = [Image.fromarray(draw(one, clip.model.config.image_size)) for one in scenes]
     labels = [f"{with_article(material)} {object_}" for object_, material in pairs]
     told = clip.classify(pictures, labels).argmax(dim=1)
-    right = torch.tensor([pairs.index(one.pairs[0]) for one in scenes])
+    right = torch.tensor([pairs.index(scene.pairs[0]) for scene in scenes])
     return float((told == right).float().mean())
 
 

@@ -27,7 +27,7 @@ from armchair.training.objectives.contrastive import ContrastiveLossConfig, Cont
 from armchair.training.recipe import Stage
 from armchair.training.run import Run
 
-_CLIP = (
+CLIP_FIELDS = (
     "data",
     "tokenizer",
     "clip",
@@ -39,8 +39,8 @@ _CLIP = (
 )
 _DECIDED_BY: Mapping[Stage, tuple[str, ...]] = {
     "tokenizer": ("data", "tokenizer", "start_from"),
-    "clip": _CLIP,
-    "bundle": _CLIP,
+    "clip": CLIP_FIELDS,
+    "bundle": CLIP_FIELDS,
 }
 
 

@@ -49,7 +49,7 @@ from armchair.pipelines.dalle2_config import (
 from armchair.sampling.diffusion import DiffusionSampling, measure_errors
 from armchair.text.tokenizer import Tokenizer
 from armchair.training.checkpoint import list_checkpoints
-from armchair.training.clip import clip_lesson
+from armchair.training.clip import CLIP_FIELDS, clip_lesson
 from armchair.training.dalle2_recipe import PARTS, DALLE2Recipe, fields_of
 from armchair.training.examples import EmbeddedCaptions, Views, view
 from armchair.training.loop import TrainingConfig
@@ -66,17 +66,7 @@ _GIVEN_HINT = "give clip the bundle's shape, or train one: leave out --clip-from
 _ENLARGED = 64  # validation pictures of an upsampler
 _BATCH_SIZE = 64  # pictures embedded at once
 
-_CLIP = (
-    "data",
-    "tokenizer",
-    "clip",
-    "clip_loss",
-    "clip_training",
-    "clip_from",
-    "start_from",
-    "augment",
-    "wordings",
-)
+_CLIP = (*CLIP_FIELDS, "clip_from")
 _DECIDED_BY: Mapping[Stage, tuple[str, ...]] = {
     "tokenizer": ("data", "tokenizer", "clip_from", "start_from"),
     "clip": _CLIP,
