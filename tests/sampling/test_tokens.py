@@ -108,11 +108,15 @@ def test_the_caption_still_matters_late_under_guidance(model):
 
 @torch.no_grad()
 def test_null_and_caption_passes_share_no_memory(model):
-    cache, _ = prefill(model, TEXT[:1], TEXT[:1, :0], candidate_rows(1, guided=True))
-    before = cache.layers[0].keys[1].clone()
-    cache.layers[0].keys[0].zero_()
-    assert torch.equal(cache.layers[0].keys[1], before)
-    assert cache.layers[0].keys[1].any()
+    cache, _ = prefill(model, TEXT[:1], TEXT[:1, :3] % 13, candidate_rows(1, guided=True))
+    for layer in cache.layers:
+        before = layer.image[0][1].clone()
+        layer.image[0][0].zero_()
+        assert torch.equal(layer.image[0][1], before)
+        assert before.any()
+        (prompts,) = layer.prompts
+        caption, null = prompts[0]
+        assert not torch.equal(caption, null)
 
 
 @pytest.mark.parametrize(("guidance_scale", "rows"), [(1.0, 8), (2.0, 16), (0.0, 16)])

@@ -19,7 +19,7 @@ from armchair.core.errors import ConfigError
 from armchair.diffusion.guidance import Condition
 from armchair.nn.blocks import TransformerBlock, init_weights
 from armchair.nn.embeddings import TextEmbedding
-from armchair.nn.kv_cache import KVCache, LayerCache
+from armchair.nn.kv_cache import KVCache, LayerCache, plain_slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,19 +101,25 @@ class TextStream(nn.Module):
             x = block(x)
         return self._read_out(x)
 
-    def new_cache(self, batch_size: int, length: int) -> KVCache:
-        """Empty caches for rows of `length` states, in the dtype that attention runs in."""
+    def new_cache(self, batch_size: int, *, before: int, after: int) -> KVCache:
+        """Empty caches for rows of states, in the dtype that attention runs in.
+
+        Args:
+            batch_size: Rows.
+            before: States that a prefill runs, of each row its own.
+            after: States that are run one by one.
+        """
         weight = self.norm.weight
         autocast = torch.is_autocast_enabled(weight.device.type)
         dtype = torch.get_autocast_dtype(weight.device.type) if autocast else weight.dtype
         heads = self.config.num_heads
-        shape = (batch_size, heads, length, self.config.dim // heads)
+        head_dim, slots = self.config.dim // heads, plain_slots(after)
 
-        def layer() -> LayerCache:
-            keys = torch.zeros(shape, dtype=dtype, device=weight.device)
-            return LayerCache(keys, torch.zeros_like(keys), range(1, length + 1))
+        def empty(length: int) -> Tensor:
+            shape = (2, batch_size, heads, length, head_dim)
+            return torch.zeros(shape, dtype=dtype, device=weight.device)
 
-        return KVCache([layer() for _ in self.blocks])
+        return KVCache([LayerCache([empty(before)], empty(after), slots) for _ in self.blocks])
 
     def prefill(
         self, text: Int64[Tensor, "B T"], after: Float[Tensor, "B N D"], cache: KVCache
@@ -124,12 +130,10 @@ class TextStream(nn.Module):
             x = block.prefill(x, layer)
         return self._read_out(x[:, -1])
 
-    def decode(
-        self, x: Float[Tensor, "B 1 D"], cache: KVCache, position: int
-    ) -> Float[Tensor, "B D"]:
-        """Run one more vector, at `position` of the stream; its state."""
+    def decode(self, x: Float[Tensor, "B 1 D"], cache: KVCache, index: int) -> Float[Tensor, "B D"]:
+        """Run vector number `index` of those after the prefill; its state."""
         for block, layer in self._cached_blocks(cache):
-            x = block.decode(x, layer, position)
+            x = block.decode(x, layer, index)
         return self._read_out(x[:, 0])
 
     def _cached_blocks(self, cache: KVCache) -> Iterator[tuple[TransformerBlock, LayerCache]]:

@@ -116,24 +116,13 @@ class JointAttention(nn.Module):
     def prefill(self, x: Float[Tensor, "B T D"], cache: LayerCache) -> Float[Tensor, "B T D"]:
         """Attend over the stream's first T tokens and keep their keys and values."""
         qkv = self.qkv(x)
-        _, keys, values = self._heads(qkv)
-        cache.write(0, keys, values)
+        cache.write(qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)[1:])
         return self.projection(dense_attention(qkv, self.pattern, num_heads=self.num_heads))
 
     def decode(
-        self, x: Float[Tensor, "B 1 D"], cache: LayerCache, position: int
+        self, x: Float[Tensor, "B 1 D"], cache: LayerCache, index: int
     ) -> Float[Tensor, "B 1 D"]:
-        """Attend from the one token at stream `position`, whose past is in the cache."""
-        queries, keys, values = self._heads(self.qkv(x))
-        cache.write(position, keys, values)
-        keys, values = cache.read(position)  # B N S K
-        # Plain products: scaled_dot_product_attention with a single query splits its sums between
-        # the threads, so that a row's last bits would depend on how many rows there are.
-        scores = queries @ keys.mT * keys.shape[-1] ** -0.5  # B N 1 S
-        weights = scores.float().softmax(dim=-1).to(values.dtype)
-        outputs = weights @ values  # B N 1 K
-        return self.projection(outputs.transpose(1, 2).flatten(2))
-
-    def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys, and values, B N T K each."""
-        return qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        """Attend from token `index` after the prompt, whose past is in the cache."""
+        qkv = self.qkv(x).view(len(x), 3, self.num_heads, -1).transpose(0, 1)  # 3 B N K
+        cache.append(index, qkv[1:])
+        return self.projection(cache.attend(qkv[0], index).flatten(1)[:, None])

@@ -56,10 +56,10 @@ class TransformerBlock(nn.Module):
         return self._mix(x, self.attention.prefill(self.attention_norm(x), cache))
 
     def decode(
-        self, x: Float[Tensor, "B 1 D"], cache: LayerCache, position: int
+        self, x: Float[Tensor, "B 1 D"], cache: LayerCache, index: int
     ) -> Float[Tensor, "B 1 D"]:
-        """Run the one token at stream `position` through the block."""
-        return self._mix(x, self.attention.decode(self.attention_norm(x), cache, position))
+        """Run token `index` after the prompt through the block."""
+        return self._mix(x, self.attention.decode(self.attention_norm(x), cache, index))
 
     def _mix(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.dropout(attended)

@@ -125,7 +125,7 @@ def prefill(
     prime: Int[Tensor, "B P"],
     candidates: Int[Tensor, " R"],
 ) -> tuple[KVCache, Float[Tensor, "R V"]]:
-    """Run the prompts, each different one once, and give every row a cache of its own.
+    """Run the prompts, each different one once, and give every row a cache that shares them.
 
     Args:
         model: The transformer.
@@ -140,7 +140,7 @@ def prefill(
     prompts = torch.cat([torch.cat([text, nulls]), prime[candidates]], dim=1)  # R T+P
     unique, rows = prompts.unique(dim=0, return_inverse=True)
     filled = torch.cat([unique, unique[:1].expand(-len(unique) % _ROWS_MULTIPLE, -1)])
-    cache = model.new_cache(len(filled))
+    cache = model.new_cache(num_prompts=len(filled))
     hidden = model.prefill(filled[:, : text.shape[1]], filled[:, text.shape[1] :], cache)
     return cache.expand(rows), model.image_logits(hidden[rows])
 

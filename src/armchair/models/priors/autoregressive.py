@@ -116,8 +116,8 @@ class AutoregressivePrior(nn.Module):
 
     def new_cache(self, batch_size: int) -> KVCache:
         """Empty caches for `batch_size` rows of the stream."""
-        before = self.config.stream.text_length + 2
-        return self.stream.new_cache(batch_size, before + self.config.num_components - 1)
+        before, after = self.config.stream.text_length + 2, self.config.num_components - 1
+        return self.stream.new_cache(batch_size, before=before, after=after)
 
     def prefill(
         self,
@@ -133,8 +133,7 @@ class AutoregressivePrior(nn.Module):
     def decode(self, codes: Int[Tensor, " B"], cache: KVCache, index: int) -> Float[Tensor, "B V"]:
         """Run the code of component `index`; the logits of the next one."""
         x = (self.code(codes) + self.position.weight[index])[:, None]  # B 1 D
-        position = self.config.stream.text_length + 2 + index
-        return self._logits(self.stream.decode(x, cache, position))
+        return self._logits(self.stream.decode(x, cache, index))
 
     def _first(self, text_embedding: Tensor, dots: Tensor) -> Tensor:
         embedding = self.text_embedding(text_embedding * self.config.embedding_dim**0.5)

@@ -206,14 +206,14 @@ class TextToImageTransformer(nn.Module):
         image_loss = F.cross_entropy(image_logits.flatten(0, 1), codes.flatten())
         return TextToImageLoss(text=text_loss.mean(), image=image_loss)
 
-    def new_cache(self, batch_size: int) -> KVCache:
-        """Empty caches for `batch_size` rows of the stream, in the dtype that attention runs in."""
+    def new_cache(self, num_prompts: int) -> KVCache:
+        """Empty caches for prompts, and a row of each, in the dtype that attention runs in."""
         config = self.config
         autocast = torch.is_autocast_enabled(self.device.type)
         dtype = torch.get_autocast_dtype(self.device.type) if autocast else self.norm.weight.dtype
         return KVCache.allocate(
             self.patterns,
-            batch_size=batch_size,
+            num_prompts=num_prompts,
             num_heads=config.num_heads,
             head_dim=config.dim // config.num_heads,
             dtype=dtype,
@@ -242,9 +242,8 @@ class TextToImageTransformer(nn.Module):
             Its hidden state, which `image_logits` turns into a prediction of the next one.
         """
         x = self.image_embedding(codes[:, None], start=index)  # B 1 D
-        position = self.config.text_length + index
         for block, layer in self._cached_blocks(cache):
-            x = block.decode(x, layer, position)
+            x = block.decode(x, layer, index)
         return x[:, 0]
 
     def image_logits(self, hidden: Float[Tensor, "B D"]) -> Float[Tensor, "B V"]:
