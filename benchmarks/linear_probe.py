@@ -69,6 +69,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=3000, help="to fit to")
     parser.add_argument("--asked", type=int, default=600, help="pictures of each kind to ask about")
     options = parser.parse_args()
+    if min(options.pictures, options.asked) < 2:
+        parser.error("--pictures and --asked: expected at least 2 each")
     clip = armchair.load_clip(options.model)
     known, known_classes = embedded(clip, "seen", options.pictures, FITTED_SEED)
     scale = known.std()

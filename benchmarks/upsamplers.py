@@ -92,6 +92,8 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--pictures", type=int, default=256, help="scenes to enlarge")
     options = parser.parse_args()
+    if options.pictures < 1:
+        parser.error(f"--pictures: got {options.pictures}, expected at least 1")
     run, found = options.run, dict[str, dict[str, Any]]()
     sampling = DALLE2SamplingConfig()
     for number, stage in enumerate(UPSAMPLERS):
