@@ -69,7 +69,7 @@ def test_the_halves_of_a_clip_fit_together(name: str, monkeypatch: pytest.Monkey
 def test_the_size_that_clip_scenes_speaks_of() -> None:
     with torch.device("meta"):
         model = CLIPModel(build_recipe("clip-scenes").clip)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 3_553_969
+    assert sum(parameter.numel() for parameter in model.parameters()) == 4_888_561
 
 
 def drawn_by(config: Any, text: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
