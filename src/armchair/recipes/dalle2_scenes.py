@@ -28,11 +28,8 @@ def dalle2_scenes() -> DALLE2Recipe:
     Command: armchair train dalle2-scenes --out RUN
         Its CLIP is that of clip-scenes, which ships: --clip-from clip-scenes takes it.
     Time: meant for 2 CPU cores, and at most two and a half hours a stage with AVX512-BF16: the
-        decoder learns from 55 pictures a second there (two hours), and from 15 on older cores.
+        decoder learns from 55 pictures a second there, and from 15 on older cores.
     Scores to expect: not measured yet.
-
-    The decoder's gradient is mostly noise: smaller batches than its 64, and thus more steps, learn
-    no more from as many pictures.
     """
     judge = clip_scenes()
     return DALLE2Recipe(
@@ -50,7 +47,7 @@ def dalle2_scenes() -> DALLE2Recipe:
             scaling="whiten",
         ),
         prior_loss=PriorLossConfig(),
-        prior_training=_training(num_images=240_000, batch_size=64, learning_rate=2e-3),
+        prior_training=_training(num_images=120_000, batch_size=64, learning_rate=2e-3),
         decoder=UNetConfig(
             image_size=32,
             channels=32,
@@ -65,13 +62,13 @@ def dalle2_scenes() -> DALLE2Recipe:
         decoder_loss=DiffusionLossConfig(  # the middle first, and the grain when the rate is low
             logit_normal=Schedule.of(1.0, (0.8, 1.0, "linear"), (0.9, 0.0, "linear"))
         ),
-        decoder_training=_training(num_images=400_000, batch_size=64, learning_rate=4e-3),
+        decoder_training=_training(num_images=480_000, batch_size=160, learning_rate=5e-3),
         first_upsampler=_upsampler(32, 128, channels=32, multipliers=(1, 2, 2)),
         first_upsampler_loss=DiffusionLossConfig(crop_size=32, degradation="blur"),
-        first_upsampler_training=_training(num_images=60_000, batch_size=16, learning_rate=4e-3),
+        first_upsampler_training=_training(num_images=30_000, batch_size=16, learning_rate=4e-3),
         second_upsampler=_upsampler(128, 256, channels=16, multipliers=(1, 2, 2)),
         second_upsampler_loss=DiffusionLossConfig(crop_size=64, degradation="bsr"),
-        second_upsampler_training=_training(num_images=60_000, batch_size=16, learning_rate=4e-3),
+        second_upsampler_training=_training(num_images=20_000, batch_size=16, learning_rate=4e-3),
         sampling=DALLE2SamplingConfig(guidance_scale=2.0),
         # As for DALL·E 1: two objects in reading order first, and either order once they are bound.
         wordings=Schedule.of(0.5, (0.3, 0.5, "linear"), (0.5, 1.0, "linear")),
