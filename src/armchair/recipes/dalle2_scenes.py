@@ -62,7 +62,7 @@ def dalle2_scenes() -> DALLE2Recipe:
         decoder_loss=DiffusionLossConfig(  # the middle first, and the grain when the rate is low
             logit_normal=Schedule.of(1.0, (0.8, 1.0, "linear"), (0.9, 0.0, "linear"))
         ),
-        decoder_training=_training(num_images=480_000, batch_size=160, learning_rate=5e-3),
+        decoder_training=_training(num_images=480_000, batch_size=192, learning_rate=5e-3),
         first_upsampler=_upsampler(32, 128, channels=32, multipliers=(1, 2, 2)),
         first_upsampler_loss=DiffusionLossConfig(crop_size=32, degradation="blur"),
         first_upsampler_training=_training(num_images=30_000, batch_size=16, learning_rate=4e-3),
