@@ -18,9 +18,12 @@ def clip_scenes() -> CLIPRecipe:
     """A CLIP that judges scenes of 64x64 pixels, 4.8 million parameters.
 
     Command: armchair train clip-scenes --out RUN
-    Time: meant for 2 CPU cores, which learn from 76 pictures a second with AVX512-BF16 (53
-        minutes), and from 27 on older ones (two and a half hours).
-    Scores to expect: not measured yet.
+    Hardware: one NVIDIA H100, and meant for 2 CPU cores.
+    Time: 3.5 minutes beside other work on that GPU. Two cores learn from 76 pictures a second with
+        AVX512-BF16 (53 minutes), and from 27 without it (two and a half hours).
+    Scores to expect: among 256 distinct fresh scenes every picture finds its own caption first, and
+        every caption its picture; of all pairs of objects and materials it tells the right one for
+        99.6% of pictures of seen pairs, 97.7% of held-out ones (`armchair evaluate`).
 
     Two departures from the paper make it tell objects from what they are made of: convolutions in
     front of the transformer, and captions that are nearly true among those to tell apart.
