@@ -1,4 +1,4 @@
-# make demo    nine avocado armchairs, from nothing
+# make demo    nine avocado armchairs by each DALL·E, from nothing
 # make test    lint, types, and every test
 
 PYTHON ?= python3
@@ -8,6 +8,8 @@ BIN := .venv/bin
 
 demo: .venv/installed
 	$(BIN)/armchair generate "an armchair in the shape of an avocado" --count 9 --seed 0 --out out/demo
+	$(BIN)/armchair generate "an armchair in the shape of an avocado" --count 9 --seed 0 \
+		--model dalle2-scenes --out out/demo-dalle2
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -20,15 +20,16 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from reading import verdicts, without_upsamplers
 
 import armchair
 from armchair.core.errors import UsageError
 from armchair.core.provenance import provenance
 from armchair.data.scenes import prompts
-from armchair.evaluation.scene_reader import SceneReader, judge
+from armchair.evaluation.scene_reader import SceneReader
 
 RESULTS = Path(__file__).parent / "results"
-KINDS, MANY, AT_ONCE, READ_AT = ("seen", "held_out"), 250, 32, 128
+KINDS, MANY, AT_ONCE = ("seen", "held_out"), 250, 32
 SMALL_ROWS: tuple[dict[str, int], ...] = (  # steps that differ from the model's own
     {},
     {"prior_steps": MANY},
@@ -58,16 +59,8 @@ def measure(
         )
         drawn += pictures
         seconds += time.perf_counter() - started
-        read = [reader.read(_readable(picture)) for picture in drawn[-num_prompts:]]
-        verdicts = [judge(prompt, one)["all"] for prompt, one in zip(asked, read, strict=True)]
-        row[kind] = [bool(verdict) for verdict in verdicts]
+        row[kind] = verdicts(reader, asked, pictures)
     return {**row, "seconds_a_picture": seconds / (len(KINDS) * num_prompts)}, drawn
-
-
-def _readable(picture: Image.Image) -> np.ndarray:
-    if picture.width < READ_AT:
-        picture = picture.resize((READ_AT, READ_AT), Image.Resampling.BICUBIC)
-    return np.asarray(picture)
 
 
 def _psnr_db(one: list[Image.Image], other: list[Image.Image]) -> float:
@@ -88,9 +81,7 @@ def main() -> None:
     model, reader = armchair.load(options.model), SceneReader()
     if not isinstance(model, armchair.DALLE2):
         raise UsageError("model", got=options.model, expected="a DALL·E 2", hint="see this file")
-    clip = None if model.clip is None else model.clip.model
-    parts = (model.tokenizer, clip, model.prior, model.decoder)
-    small = armchair.DALLE2(*parts, sampling=model.sampling)
+    small = without_upsamplers(model)
     names = [name for name in model.setting_names if name.endswith("_steps")]
     usual = {name: getattr(model.sampling, name) for name in names}
     result: dict[str, Any] = {"usual": usual, "rows": [], **provenance(model.device)}

@@ -44,6 +44,9 @@ def measure() -> dict[str, list[float]]:
             "help": [seconds(["--help"]) for _ in range(REPEATS)],
             "generate 1": [seconds(draw) for _ in range(REPEATS)],
             "generate 9": [seconds([*draw, "--count", "9"]) for _ in range(REPEATS)],
+            "generate 9 by dalle2-scenes": [
+                seconds([*draw, "--count", "9", "--model", "dalle2-scenes"]) for _ in range(REPEATS)
+            ],
         }
         tiny = ["train", "scenes-tiny", "--out", str(folder / "tiny")]
         timings["train scenes-tiny"] = [seconds(tiny)]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from armchair.cli.main import main
-from armchair.cli.options import SHIPPED_CLIP
+from armchair.cli.options import SHIPPED_CLIP, SHIPPED_DALLE2
 from armchair.data.scenes import distinct_prompts, draw
 from armchair.pipelines import DRAWING, load
 from armchair.pipelines.bundle import open_bundle
@@ -22,7 +22,7 @@ KINDS = {name: open_bundle(SHIPPED / name).kind for name in FOLDERS}
 
 def test_every_folder_is_a_model() -> None:
     assert shipped_bundles() == FOLDERS
-    assert "dalle1-scenes" in FOLDERS
+    assert {"dalle1-scenes", SHIPPED_CLIP, SHIPPED_DALLE2} <= set(FOLDERS)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -67,3 +67,16 @@ def test_a_picture_does_not_depend_on_how_many_are_drawn() -> None:
     (alone,) = model.generate(prompt, seed=0)
     together = model.generate(prompt, count=3, seed=0)
     assert np.array_equal(np.asarray(together[0]), np.asarray(alone))
+
+
+def test_a_picture_that_is_not_varied_comes_back(tmp_path: Path) -> None:
+    """By the model that `vary` takes where none is named, from the noise that it found for it."""
+    (asked,) = distinct_prompts(1, seed=2)
+    picture = draw(asked.scene, 256)
+    Image.fromarray(picture).save(tmp_path / "scene.png")
+    words = ["--count", "1", "--eta", "0", "--device", "cpu", "--out", str(tmp_path)]
+    assert main(["vary", str(tmp_path / "scene.png"), *words]) == 0
+    with Image.open(tmp_path / "scene-varied-s0-00.png") as varied:
+        assert varied.text["model"] == SHIPPED_DALLE2  # type: ignore[attr-defined]
+        off = np.abs(np.asarray(varied).astype(int) - picture)
+    assert off.mean() < 10  # levels of 255

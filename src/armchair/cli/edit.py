@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from armchair.cli.options import PaintingOptions, read_options
+from armchair.cli.options import SHIPPED_DALLE2, PaintingOptions, read_options
 
 
 @dataclass(kw_only=True)
@@ -19,7 +19,7 @@ class EditOptions:
     Say what the picture shows, and what it is to show; what both texts share stays. To paint over a
     part of a picture, or to draw another thing in its forms, see `armchair redraw`.
 
-        armchair edit mug.png "a lemon mug" "a kiwi mug" --model runs/dalle2/bundle --theta 0.4
+        armchair edit mug.png "a lemon mug" "a kiwi mug" --theta 0.4
     """
 
     picture: Annotated[Path, tyro.conf.Positional]
@@ -28,8 +28,8 @@ class EditOptions:
     """What it shows, in quotes."""
     after: Annotated[str, tyro.conf.Positional]
     """What it is to show, in quotes."""
-    model: str
-    """A DALL·E 2: a bundle's folder, or a Hugging Face repository."""
+    model: str = SHIPPED_DALLE2
+    """A DALL·E 2: a shipped model, a bundle's folder, or a Hugging Face repository."""
     theta: float = 0.4
     """How far to go, above 0 and at most 1; from 0.25 to 0.5 the picture stays recognisable."""
     count: int = 5

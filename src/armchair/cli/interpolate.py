@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from armchair.cli.options import PaintingOptions, read_options
+from armchair.cli.options import SHIPPED_DALLE2, PaintingOptions, read_options
 
 _MAX_PICTURES = 100
 
@@ -21,13 +21,13 @@ class InterpolateOptions:
     What the pictures mean to a DALL·E 2 and where their details are both change at an even pace.
     Of a picture that is not square the square in its centre is used.
 
-        armchair interpolate mug.png clock.png --model runs/dalle2/bundle --count 8
+        armchair interpolate mug.png clock.png --count 8
     """
 
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Two picture files or more, in the order of the way."""
-    model: str
-    """A DALL·E 2: a bundle's folder, or a Hugging Face repository."""
+    model: str = SHIPPED_DALLE2
+    """A DALL·E 2: a shipped model, a bundle's folder, or a Hugging Face repository."""
     count: int = 9
     """Pictures of the whole way, both ends among them."""
     seed: int = 0
@@ -51,7 +51,7 @@ def run(words: Sequence[str]) -> None:
     from armchair.pipelines import load
 
     if not 2 <= len(options.pictures) <= _MAX_PICTURES:
-        hint = "armchair interpolate from.png to.png --model BUNDLE"
+        hint = "armchair interpolate from.png to.png"
         expected = f"2 to {_MAX_PICTURES} files"
         raise UsageError("pictures", got=len(options.pictures), expected=expected, hint=hint)
     pictures = [open_picture(path) for path in options.pictures]

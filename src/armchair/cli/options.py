@@ -13,6 +13,8 @@ from armchair.core.errors import UsageError
 
 Options = TypeVar("Options")
 
+SHIPPED_DALLE2 = "dalle2-scenes"
+"""The model that comes with the package to vary, interpolate, edit and redraw pictures."""
 SHIPPED_CLIP = "clip-scenes"
 """The model that comes with the package to judge what those beside it draw."""
 

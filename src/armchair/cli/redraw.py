@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from armchair.cli.options import DiffusionOptions, read_options
+from armchair.cli.options import SHIPPED_DALLE2, DiffusionOptions, read_options
 
 
 @dataclass(kw_only=True)
@@ -20,16 +20,16 @@ class RedrawOptions:
     mask (inpainting) what is white in it is painted anew, and what is black stays as it is. Of a
     picture that is not square the square in its centre is used.
 
-        armchair redraw mug.png "a kiwi mug" --model runs/dalle2/bundle --strength 0.5
-        armchair redraw mug.png "a mug on a blue background" --mask mask.png --model BUNDLE
+        armchair redraw mug.png "a kiwi mug" --strength 0.5
+        armchair redraw mug.png "a mug on a blue background" --mask mask.png
     """
 
     picture: Annotated[Path, tyro.conf.Positional]
     """A picture file."""
     prompt: Annotated[str | None, tyro.conf.Positional] = None
     """What the whole result is to show, in quotes; none for a model that reads no captions."""
-    model: str
-    """A DALL·E 2 or a GLIDE: a bundle's folder, or a Hugging Face repository."""
+    model: str = SHIPPED_DALLE2
+    """A DALL·E 2 or a GLIDE: a shipped model, a bundle's folder, or a Hugging Face repository."""
     mask: Path | None = None
     """A picture file of the same size, without colours: white, or what is transparent, is painted
     anew, and black stays."""

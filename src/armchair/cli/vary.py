@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from armchair.cli.options import PaintingOptions, read_options
+from armchair.cli.options import SHIPPED_DALLE2, PaintingOptions, read_options
 
 
 @dataclass(kw_only=True)
@@ -20,13 +20,13 @@ class VaryOptions:
     not keep, such as the place of a detail, changes. Of a picture that is not square the square in
     its centre is used.
 
-        armchair vary armchair.png --model runs/dalle2/bundle --count 9 --eta 0.8
+        armchair vary armchair.png --count 9 --eta 0.8
     """
 
     picture: Annotated[Path, tyro.conf.Positional]
     """A picture file."""
-    model: str
-    """A DALL·E 2: a bundle's folder, or a Hugging Face repository."""
+    model: str = SHIPPED_DALLE2
+    """A DALL·E 2: a shipped model, a bundle's folder, or a Hugging Face repository."""
     count: int = 9
     """How many variations."""
     eta: float = 1.0

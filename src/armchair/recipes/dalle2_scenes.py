@@ -27,9 +27,13 @@ def dalle2_scenes() -> DALLE2Recipe:
 
     Command: armchair train dalle2-scenes --out RUN
         Its CLIP is that of clip-scenes, which ships: --clip-from clip-scenes takes it.
-    Time: meant for 2 CPU cores, and at most two and a half hours a stage with AVX512-BF16: the
-        decoder learns from 55 pictures a second there, and from 15 on older cores.
-    Scores to expect: not measured yet.
+    Hardware: one NVIDIA H100 for decoder and upsamplers, and 2 cores of an AMD EPYC without AVX512
+        for the rest.
+    Time: on the GPU, beside each other, 5 minutes for the decoder and 3 for each upsampler; on the
+        cores 17 minutes for embeddings and 20 for the prior. Two cores with AVX512-BF16 learn from
+        55 pictures a second in the decoder (two and a half hours), and older ones from 15.
+    Scores to expect: 89.1% of pictures of seen pairs and 84.4% of held-out ones are right in all,
+        and 38.3% of those of two objects in a relation (`armchair evaluate`, 128 prompts of each).
     """
     judge = clip_scenes()
     return DALLE2Recipe(
