@@ -15,7 +15,7 @@ from armchair.training.optim import OptimizerConfig
 
 
 def clip_scenes() -> CLIPRecipe:
-    """A CLIP that judges scenes of 64x64 pixels, 4.8 million parameters.
+    """A CLIP that judges scenes of 64x64 pixels, 4.9 million parameters.
 
     Command: armchair train clip-scenes --out RUN
     Hardware: one NVIDIA H100, and meant for 2 CPU cores.

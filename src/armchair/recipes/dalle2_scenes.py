@@ -25,8 +25,8 @@ from armchair.training.optim import OptimizerConfig
 def dalle2_scenes() -> DALLE2Recipe:
     """Pictures of scenes of 256x256 pixels, by 32 → 128 → 256, for a laptop.
 
-    Command: armchair train dalle2-scenes --out RUN
-        Its CLIP is that of clip-scenes, which ships: --clip-from clip-scenes takes it.
+    Command: armchair train dalle2-scenes --clip-from clip-scenes --out RUN
+        Without --clip-from it trains a CLIP of that shape first, on its own 50,000 pictures.
     Hardware: one NVIDIA H100 for decoder and upsamplers, and 2 cores of an AMD EPYC without AVX512
         for the rest.
     Time: on the GPU, beside each other, 5 minutes for the decoder and 3 for each upsampler; on the
