@@ -48,10 +48,10 @@ def dalle2_scenes() -> DALLE2Recipe:
             stream=_text(judge.tokenizer, dim=192, num_layers=3, num_heads=6),
             embedding_dim=judge.clip.embedding_dim,
             process=ProcessConfig(parameterisation="x_0"),
-            scaling="whiten",
+            scaling="unit",  # whitened, 168 axes of noise weigh as much as the 24 that tell
         ),
         prior_loss=PriorLossConfig(),
-        prior_training=_training(num_images=120_000, batch_size=64, learning_rate=2e-3),
+        prior_training=_training(num_images=480_000, batch_size=128, learning_rate=2e-3),
         decoder=UNetConfig(
             image_size=32,
             channels=32,
@@ -69,10 +69,10 @@ def dalle2_scenes() -> DALLE2Recipe:
         decoder_training=_training(num_images=480_000, batch_size=192, learning_rate=5e-3),
         first_upsampler=_upsampler(32, 128, channels=32, multipliers=(1, 2, 2)),
         first_upsampler_loss=DiffusionLossConfig(crop_size=32, degradation="blur"),
-        first_upsampler_training=_training(num_images=30_000, batch_size=16, learning_rate=4e-3),
+        first_upsampler_training=_training(num_images=160_000, batch_size=32, learning_rate=4e-3),
         second_upsampler=_upsampler(128, 256, channels=16, multipliers=(1, 2, 2)),
         second_upsampler_loss=DiffusionLossConfig(crop_size=64, degradation="bsr"),
-        second_upsampler_training=_training(num_images=20_000, batch_size=16, learning_rate=4e-3),
+        second_upsampler_training=_training(num_images=120_000, batch_size=32, learning_rate=4e-3),
         sampling=DALLE2SamplingConfig(guidance_scale=2.0),
         # As for DALL·E 1: two objects in reading order first, and either order once they are bound.
         wordings=Schedule.of(0.5, (0.3, 0.5, "linear"), (0.5, 1.0, "linear")),

@@ -52,7 +52,11 @@ def degrade(
     if kind == "blur":
         some = torch.rand(len(images), generator=generator, device=images.device) < 0.5
         return torch.where(some[:, None, None, None], blur(images, _BLUR), images)
-    return torch.cat([_bsr(image, generator) for image in images.split(1)])
+    # Many small steps on small pictures, JPEG among them: the CPU's, wherever the model learns.
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    own = torch.Generator().manual_seed(int(seed))
+    damaged = torch.cat([_bsr(image, own) for image in images.cpu().split(1)])
+    return damaged.to(images.device)
 
 
 def blur(images: Float[Tensor, "B C H W"], deviation: float) -> Float[Tensor, "B C H W"]:
@@ -68,17 +72,16 @@ def blur(images: Float[Tensor, "B C H W"], deviation: float) -> Float[Tensor, "B
 
 def _bsr(image: Float[Tensor, "1 3 H W"], generator: torch.Generator) -> Tensor:
     def between(low: float, high: float) -> float:
-        share = torch.rand((), generator=generator, device=generator.device)
-        return low + (high - low) * float(share)
+        return low + (high - low) * float(torch.rand((), generator=generator))
 
     side = image.shape[-1]
-    for step in torch.randperm(4, generator=generator, device=generator.device).tolist():
+    for step in torch.randperm(4, generator=generator).tolist():
         if step == 0:
             image = blur(image, between(*_BSR_BLUR))
         elif step == 1:
             image = resize(resize(image, round(side * between(*_BSR_SIZE))), side)
         elif step == 2:
-            noise = torch.randn(image.shape, generator=generator, device=generator.device)
+            noise = torch.randn(image.shape, generator=generator)
             image = (image + between(*_BSR_NOISE) * noise).clamp(-1, 1)
         else:
             image = _jpeg(image, round(between(*_BSR_QUALITY)))
@@ -89,4 +92,4 @@ def _jpeg(image: Tensor, quality: int) -> Tensor:
     file = io.BytesIO()
     to_pil(image)[0].save(file, format="JPEG", quality=quality)
     with Image.open(file) as again:
-        return to_tensor(np.asarray(again))[None].to(image.device)
+        return to_tensor(np.asarray(again))[None]
