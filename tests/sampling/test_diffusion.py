@@ -14,6 +14,7 @@ from armchair.diffusion.schedules import cosine_schedule, even_timesteps, log_sn
 from armchair.models.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from armchair.models.text_stream import TextStreamConfig
 from armchair.models.unet import UNet, UNetConfig
+from armchair.sampling import diffusion
 from armchair.sampling.diffusion import (
     DiffusionSampling,
     Known,
@@ -120,6 +121,25 @@ def test_pictures_are_what_the_sampler_draws(decoder, sampler, guidance_scale):
     assert found.abs().max() <= 1
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="asks for a GPU")
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_a_recorded_network_draws_what_it_would_draw_anyhow(
+    decoder, prior, guidance_scale, monkeypatch
+):
+    decoder.cuda()
+    prior.cuda()
+    how = settings(num_steps=6, guidance_scale=guidance_scale, sampler="dpm_solver")
+
+    def drawn():
+        embeddings = sample_embeddings(prior, TEXT, TEXT_EMBEDDINGS, keys=KEYS, settings=how)
+        return sample_images(decoder, GIVEN, keys=KEYS, settings=how), embeddings
+
+    recorded = drawn()
+    monkeypatch.setattr(diffusion, "graphed", lambda function, device: function)
+    for found, expected in zip(recorded, drawn(), strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_without_a_learned_variance_the_small_one_serves(upsampler):
     drawn = sample_images(upsampler, {"low": LOW}, keys=KEYS, settings=settings(sampler="ddpm"))
     assert drawn.shape == (3, 3, 8, 8)
@@ -210,7 +230,7 @@ def test_dropout_is_off_and_the_mode_given_back(decoder, prior):
 
 def test_the_candidate_that_fits_best_is_kept(prior, monkeypatch):
     """A model that takes noise for the answer draws the noise itself."""
-    monkeypatch.setattr(prior, "denoise", lambda x_t, t, condition: Prediction(x_t))
+    monkeypatch.setattr(prior, "denoise", lambda x_t, t, condition, network: Prediction(x_t))
     for count in (1, 2, 8):
         found = sample_embeddings(
             prior,
@@ -437,7 +457,7 @@ def test_no_more_steps_than_timesteps_whatever_the_strength(decoder):
 
 def test_weak_noise_leaves_more_of_a_picture(decoder):
     """Shown by a model that takes whatever it gets for a clean picture."""
-    decoder.denoise = lambda x_t, t, condition: Prediction(x_t)
+    decoder.denoise = lambda x_t, t, condition, network: Prediction(x_t)
     moved = []
     for strength in (0.1, 0.5, 1.0):
         how = settings(num_steps=10, sampler="ddim", strength=strength)

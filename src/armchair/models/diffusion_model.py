@@ -7,6 +7,7 @@ prediction = model.denoise(x_t, t, encoded)            # at every step
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -69,12 +70,24 @@ class DiffusionModel(nn.Module, ABC):
         """
 
     def denoise(
-        self, x_t: Float[Tensor, "B *S"], t: Int[Tensor, " B"], condition: Condition
+        self,
+        x_t: Float[Tensor, "B *S"],
+        t: Int[Tensor, " B"],
+        condition: Condition,
+        *,
+        network: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Prediction:
-        """The same as a prediction of x_0: a `ConditionalDenoiser`."""
+        """The same as a prediction of x_0: a `ConditionalDenoiser`.
+
+        Args:
+            x_t: A noisy batch.
+            t: Timesteps.
+            condition: As `encode` gave it.
+            network: What stands in for `forward` with this condition, and gives the same.
+        """
         denoiser = denoiser_of(
             self.schedule,
-            lambda x_t, t: self(x_t, t, condition),
+            network or (lambda x_t, t: self(x_t, t, condition)),
             self.process.parameterisation,
             learned_variance=self.process.learned_variance,
         )

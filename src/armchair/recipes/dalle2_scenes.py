@@ -28,8 +28,8 @@ def dalle2_scenes() -> DALLE2Recipe:
     Command: armchair train dalle2-scenes --clip-from clip-scenes --out RUN
         Without --clip-from it trains a CLIP of that shape first, on its own 50,000 pictures.
     Hardware: one NVIDIA H100.
-    Time: beside each other, 1.5 minutes for the embeddings, 2 for the prior, 5 for the decoder, and 7
-        and 8 for the upsamplers. Two cores of an AMD EPYC without AVX512 learn from about 120
+    Time: beside each other, 1.5 minutes for the embeddings, 2 for the prior, 5 for the decoder, and
+        7 and 8 for the upsamplers. Two cores of an AMD EPYC without AVX512 learn from about 120
         pictures a second in the prior, 15 in the decoder, and 28 and 20 in the upsamplers; with
         AVX512-BF16 from 55 in the decoder, which is two and a half hours.
     Scores to expect: all of 256 pictures of seen pairs and 98.8% of held-out ones are right in all,

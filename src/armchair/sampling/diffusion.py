@@ -10,7 +10,7 @@ is for, and by the step. What is left is rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -19,10 +19,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from armchair.core.cuda_graphs import graphed
 from armchair.core.device import PRECISIONS, Precision, autocast, resolve_precision
 from armchair.core.errors import ConfigError, SamplingError, UnknownNameError
-from armchair.diffusion.guidance import Condition, guide, inpaint, threshold
-from armchair.diffusion.process import Denoiser, add_noise
+from armchair.diffusion.guidance import (
+    Condition,
+    ConditionalDenoiser,
+    guide,
+    inpaint,
+    threshold,
+)
+from armchair.diffusion.process import Denoiser, Prediction, add_noise
 from armchair.diffusion.samplers import (
     Noise,
     OnStep,
@@ -349,7 +356,20 @@ def _guided(model: DiffusionModel, condition: Condition, rows: int, scale: float
     condition = {name: value.to(model.device) for name, value in condition.items()}
     encoded = model.encode(condition)
     null = {} if scale == 1 else model.encode(model.null(condition))
-    return guide(model.denoise, encoded, null, scale=scale)
+    return guide(_recorded(model), encoded, null, scale=scale)
+
+
+def _recorded(model: DiffusionModel) -> ConditionalDenoiser:
+    """The model's denoiser for one condition, the same at every call; on a GPU it is recorded."""
+    network: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def denoise(x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        nonlocal network
+        if network is None:
+            network = graphed(lambda x_t, t: model(x_t, t, condition), model.device)
+        return model.denoise(x_t, t, condition, network=network)
+
+    return denoise
 
 
 def _run(
