@@ -1,16 +1,16 @@
 """A step of a U-Net: ours against diffusers' UNet2DConditionModel of the same shape, in one run.
 
     pip install diffusers
-    python benchmarks/unet_step.py --device cuda --compile
+    python benchmarks/unet_step.py
+    python benchmarks/unet_step.py --device cuda
 
 Both are the decoder of dalle2-scenes in random weights: the same widths, levels, blocks with scale
 and shift, attention to the same places and to as many tokens. Diffusers is given its blocks of
 unCLIP, which are GLIDE's. Each predicts the noise of the same pictures, in turns, so that all see
 the same machine: in float32, and under autocast to bfloat16. Where the hardware has bfloat16 ours
 draws with that, and diffusers with float32 unless it is told otherwise. Ours is as it draws, which
-is recorded on a GPU. Theirs is as it comes, with channels last as its manual advises, and if asked
-for compiled, which takes minutes and counts for none. Writes benchmarks/results/unet_step.json, on
-a GPU unet_step-cuda.json.
+is recorded on a GPU. Theirs is as it comes, and with channels last as its manual advises. Writes
+benchmarks/results/unet_step.json, on a GPU unet_step-cuda.json.
 """
 
 from __future__ import annotations
@@ -125,7 +125,6 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cpu", help="cpu, cuda, or cuda:N (default: cpu)")
-    parser.add_argument("--compile", action="store_true", help="time theirs compiled as well")
     options = parser.parse_args()
     device = resolve_device(options.device)
     torch.manual_seed(0)
@@ -135,8 +134,6 @@ def main() -> None:
     plain = rival(config, config.context_dim).to(device).eval()
     theirs: nn.Module = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rivals = {"diffusers": plain, "diffusers, channels last,": theirs}
-    if options.compile:
-        rivals["diffusers, compiled,"] = torch.compile(theirs, mode="reduce-overhead")  # type: ignore[assignment]
     trunk = [
         parameter
         for name, parameter in ours.named_parameters()
