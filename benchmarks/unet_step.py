@@ -7,8 +7,8 @@
 Both are the decoder of dalle2-scenes in random weights: the same widths, levels, blocks with scale
 and shift, attention to the same places and to as many tokens. Diffusers is given its blocks of
 unCLIP, which are GLIDE's. Each predicts the noise of the same pictures, in turns, so that all see
-the same machine: in float32, and under autocast to bfloat16. Where the hardware has bfloat16 ours
-draws with that, and diffusers with float32 unless it is told otherwise. Ours is as it draws, which
+the same machine: in float32, and under autocast to bfloat16 where the hardware has it; ours draws
+with that then, and diffusers with float32 unless it is told otherwise. Ours is as it draws, which
 is recorded on a GPU. Theirs is as it comes, and with channels last as its manual advises. Writes
 benchmarks/results/unet_step.json, on a GPU unet_step-cuda.json.
 """
@@ -30,7 +30,7 @@ from timing import seconds
 from torch import Tensor, nn
 
 from armchair.core.cuda_graphs import graphed
-from armchair.core.device import autocast, resolve_device
+from armchair.core.device import autocast, has_fast_bf16, resolve_device
 from armchair.core.provenance import provenance
 from armchair.models.unet import UNet, UNetConfig
 from armchair.recipes import build_recipe
@@ -87,7 +87,8 @@ def compare(ours: UNet, rivals: dict[str, nn.Module], batch: int) -> dict[str, d
     given = {"text": tokens.to(ours.device), "embedding": normal(batch, config.embedding_dim or 0)}
     condition = ours.encode(given)
     steps: dict[str, Callable[[], object]] = {}
-    for precision in DTYPES:
+    precisions = list(DTYPES) if has_fast_bf16(ours.device) else ["float32"]
+    for precision in precisions:
         own = graphed(lambda x_t, t: ours(x_t, t, condition), ours.device)
         steps[f"ours {precision}"] = functools.partial(own, x_t, t)
         for name, model in rivals.items():
@@ -102,9 +103,11 @@ def compare(ours: UNet, rivals: dict[str, nn.Module], batch: int) -> dict[str, d
             if turn >= WARM_UP:
                 timings[name].append(found)
     pairs = {name: (f"ours {name.split()[-1]}", name) for name in steps if name[:4] != "ours"}
-    pairs |= {
-        f"{name} float32 by ours bfloat16": ("ours bfloat16", f"{name} float32") for name in rivals
-    }
+    if "bfloat16" in precisions:
+        pairs |= {
+            f"{name} float32 by ours bfloat16": ("ours bfloat16", f"{name} float32")
+            for name in rivals
+        }
     ratios = {
         pair: statistics.median(b / a for a, b in zip(timings[one], timings[other], strict=True))
         for pair, (one, other) in pairs.items()

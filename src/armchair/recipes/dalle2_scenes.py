@@ -83,7 +83,10 @@ def dalle2_scenes_one_step() -> DALLE2Recipe:
     """dalle2-scenes with the prior of ECLIPSE, in one step.
 
     Command: armchair train dalle2-scenes-one-step --out RUN
-    Scores to expect: none yet; not trained.
+    Time: 2 minutes for the prior on one NVIDIA H100; the rest as for dalle2-scenes.
+    Scores to expect: 87.9% of the decoder's pictures of seen pairs, 85.5% of held-out ones and
+        43.4% of those of two objects (256 prompts of each), with the decoder of dalle2-scenes. It
+        draws the mean of what a caption leaves open, which no background is.
     """
     recipe = dalle2_scenes()
     assert isinstance(recipe.prior, DiffusionPriorConfig)
@@ -122,7 +125,9 @@ def glide_scenes() -> DALLE2Recipe:
     """GLIDE on scenes: the decoder of dalle2-scenes told the caption alone, and its upsamplers.
 
     Command: armchair train glide-scenes --out RUN
-    Scores to expect: none yet; not trained.
+    Time: 6 minutes for the decoder on one NVIDIA H100.
+    Scores to expect: 93.0% of the decoder's pictures of seen pairs, 86.7% of held-out ones and
+        21.9% of those of two objects (256 prompts of each).
     """
     return _glide(dalle2_scenes(), "glide-scenes")
 
@@ -131,7 +136,9 @@ def ddpm_scenes() -> DALLE2Recipe:
     """A DDPM on scenes of 32x32 pixels: the decoder of dalle2-scenes told nothing.
 
     Command: armchair train ddpm-scenes --out RUN
-    Scores to expect: none yet; not trained.
+    Time: 5 minutes on one NVIDIA H100.
+    Scores to expect: objects and materials are right to the eye; backgrounds are any colour, and
+        clean in 250 steps of "ddpm" rather than in 20 of the usual sampler.
     """
     return _ddpm(dalle2_scenes(), "ddpm-scenes")
 
