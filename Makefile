@@ -1,10 +1,11 @@
 # make demo    nine avocado armchairs by each DALL·E, from nothing
 # make test    lint, types, and every test
+# make bench   speed against the rivals, each in turn; half an hour or more
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test figures clean
+.PHONY: demo test bench figures clean
 
 demo: .venv/installed
 	$(BIN)/armchair generate "an armchair in the shape of an avocado" --count 9 --seed 0 --out out/demo
@@ -16,6 +17,9 @@ test: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -n 2
+
+bench: .venv/installed-dev .venv-rivals/installed
+	$(BIN)/python benchmarks/bench.py
 
 figures: .venv/installed-dev
 	$(BIN)/python docs/figures.py
@@ -30,5 +34,11 @@ figures: .venv/installed-dev
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+.venv-rivals/installed: benchmarks/rivals.txt constraints.txt
+	$(PYTHON) -m venv .venv-rivals
+	.venv-rivals/bin/pip install --disable-pip-version-check --no-deps -r benchmarks/rivals.txt
+	.venv-rivals/bin/pip install --disable-pip-version-check -c constraints.txt torch transformers
+	touch $@
+
 clean:
-	rm -rf .venv out
+	rm -rf .venv .venv-rivals out

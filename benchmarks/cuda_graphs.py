@@ -1,8 +1,8 @@
-"""What recording a network's kernels is worth on a GPU: drawing with and without CUDA graphs.
+"""What recording kernels is worth on a GPU: drawing with and without CUDA graphs.
 
     python benchmarks/cuda_graphs.py
 
-Draws the same prompt with dalle2-scenes both ways in turns, one picture and several at once, and
+Draws the same prompt with each DALL·E both ways in turns, one picture and several at once, and
 says whether they are the same. Writes benchmarks/results/cuda_graphs.json.
 """
 
@@ -19,14 +19,14 @@ from timing import seconds
 
 import armchair
 from armchair.core.provenance import provenance
-from armchair.sampling import diffusion
+from armchair.sampling import diffusion, tokens
 
 RESULTS = Path(__file__).parent / "results"
-MODEL, PROMPT = "dalle2-scenes", "an armchair in the shape of an avocado"
+MODELS, PROMPT = ("dalle1-scenes", "dalle2-scenes"), "an armchair in the shape of an avocado"
 COUNTS, TURNS = (1, 9, 32), 5
 
 
-def compare(model: armchair.DALLE2, count: int) -> dict[str, float | bool]:
+def compare(model: armchair.DALLE1 | armchair.DALLE2, count: int) -> dict[str, float | bool]:
     """Median seconds of `count` pictures both ways, and whether they are the same pictures."""
     drawn: dict[str, list[Image.Image]] = {}
 
@@ -34,7 +34,8 @@ def compare(model: armchair.DALLE2, count: int) -> dict[str, float | bool]:
         drawn[name] = model.generate(PROMPT, count=count, seed=0, batch_size=count)
 
     def plainly() -> None:
-        with mock.patch.object(diffusion, "graphed", lambda function, device: function):
+        changes = {"graphed": lambda function, device: function}
+        with mock.patch.multiple(diffusion, **changes), mock.patch.multiple(tokens, **changes):
             draw("plain")
 
     plainly()  # libraries set themselves up
@@ -51,17 +52,21 @@ def compare(model: armchair.DALLE2, count: int) -> dict[str, float | bool]:
 
 def main() -> None:
     """Measure, print a table, and write it down."""
-    model = armchair.load(MODEL, device="cuda")
-    assert isinstance(model, armchair.DALLE2)
-    rows = {}
-    print("| pictures | as they come | recorded | times as fast | same |\n|---|---|---|---|---|")
-    for count in COUNTS:
-        row = rows[str(count)] = compare(model, count)
-        cells = [f"{row['plain seconds']:.2f} s", f"{row['recorded seconds']:.2f} s"]
-        cells += [f"{row['times as fast']:.2f}", "yes" if row["same"] else "no"]
-        print(f"| {count} | {' | '.join(cells)} |", flush=True)
-    result = {"pictures": rows, "torch": torch.__version__, **provenance(model.device)}
-    (RESULTS / "cuda_graphs.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    found: dict[str, dict[str, dict[str, float | bool]]] = {}
+    print("| model | pictures | as they come | recorded | times as fast | same |")
+    print("|---|---|---|---|---|---|")
+    for name in MODELS:
+        model = armchair.load(name, device="cuda")
+        assert isinstance(model, armchair.DALLE1 | armchair.DALLE2)
+        found[name] = {}
+        for count in COUNTS:
+            row = found[name][str(count)] = compare(model, count)
+            cells = [f"{row['plain seconds']:.2f} s", f"{row['recorded seconds']:.2f} s"]
+            cells += [f"{row['times as fast']:.2f}", "yes" if row["same"] else "no"]
+            print(f"| {name} | {count} | {' | '.join(cells)} |", flush=True)
+    about = {"torch": torch.__version__, **provenance(torch.device("cuda"))}
+    text = json.dumps({"models": found, **about}, indent=2)
+    (RESULTS / "cuda_graphs.json").write_text(text + "\n", "utf-8")
 
 
 if __name__ == "__main__":

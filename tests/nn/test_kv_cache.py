@@ -52,13 +52,15 @@ def test_a_plain_stream_sees_all_that_came_before():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("prefix", [3, 4, 7, 12])
-def test_cached_layer_equals_the_whole_stream(kind, prefix):
+@pytest.mark.parametrize("as_tensors", [False, True])
+def test_cached_layer_equals_the_whole_stream(kind, prefix, as_tensors):
     torch.manual_seed(0)
     layer = JointAttention(8, num_heads=2, pattern=make_pattern(kind))
     x = torch.randn(2, 19, 8)
     (cache,) = allocate([layer.pattern]).layers
     pieces = [layer.prefill(x[:, :prefix], cache)]
-    pieces += [layer.decode(x[:, 3 + i : 4 + i], cache, i) for i in range(prefix - 3, 16)]
+    numbers = torch.arange(16).split(1) if as_tensors else range(16)
+    pieces += [layer.decode(x[:, 3 + i : 4 + i], cache, numbers[i]) for i in range(prefix - 3, 16)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), layer(x), atol=1e-5, rtol=0)
 
 

@@ -6,6 +6,7 @@ import torch
 from armchair.core.errors import ConfigError
 from armchair.core.random import torch_generator
 from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
+from armchair.sampling import tokens
 from armchair.sampling.filters import filter_logits
 from armchair.sampling.tokens import (
     candidate_rows,
@@ -91,6 +92,27 @@ def test_samples_equal_the_uncached_reference(model, settings):
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_a_tensor_of_a_number_serves_as_the_number(model):
+    rows, codes = candidate_rows(2, guided=False), torch.randint(13, (8, 16))
+    nothing = TEXT.new_empty(2, 0)
+    caches = [prefill(model, TEXT, nothing, rows)[0] for _ in range(2)]
+    for index in range(15):
+        expected = decode_one(model, caches[0], codes[:, index], index)
+        found = decode_one(model, caches[1], codes[:, index], torch.tensor([index]))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="asks for a GPU")
+@pytest.mark.parametrize("settings", [{}, {"guidance_scale": 2.0, "top_k": 7}, {"top_p": 0.9}])
+def test_recorded_steps_draw_what_they_would_draw_anyhow(settings, monkeypatch):
+    torch.manual_seed(0)
+    model = TextToImageTransformer(TextToImageConfig(**CONFIG)).cuda()
+    recorded = sample(model, TEXT, keys=KEYS, **settings)
+    monkeypatch.setattr(tokens, "graphed", lambda function, device: function)
+    assert torch.equal(sample(model, TEXT, keys=KEYS, **settings), recorded)
+
+
 def test_the_caption_still_matters_late_under_guidance(model):
     # rivals' guidance lost the prompt from the second token on
     torch.manual_seed(2)

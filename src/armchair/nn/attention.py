@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from armchair.core.errors import ConfigError
 from armchair.nn.chunked_attention import chunked_attention
-from armchair.nn.kv_cache import LayerCache
+from armchair.nn.kv_cache import Index, LayerCache
 from armchair.nn.masks import AttentionPattern, dense_mask
 
 Visible = AttentionPattern | Literal["causal", "all"]
@@ -120,7 +120,7 @@ class JointAttention(nn.Module):
         return self.projection(dense_attention(qkv, self.pattern, num_heads=self.num_heads))
 
     def decode(
-        self, x: Float[Tensor, "B 1 D"], cache: LayerCache, index: int
+        self, x: Float[Tensor, "B 1 D"], cache: LayerCache, index: Index
     ) -> Float[Tensor, "B 1 D"]:
         """Attend from token `index` after the prompt, whose past is in the cache."""
         qkv = self.qkv(x).view(len(x), 3, self.num_heads, -1).transpose(0, 1)  # 3 B N K

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from armchair.nn.attention import JointAttention, Visible
-from armchair.nn.kv_cache import LayerCache
+from armchair.nn.kv_cache import Index, LayerCache
 
 Activation = Literal["gelu", "quick_gelu"]
 
@@ -56,7 +56,7 @@ class TransformerBlock(nn.Module):
         return self._mix(x, self.attention.prefill(self.attention_norm(x), cache))
 
     def decode(
-        self, x: Float[Tensor, "B 1 D"], cache: LayerCache, index: int
+        self, x: Float[Tensor, "B 1 D"], cache: LayerCache, index: Index
     ) -> Float[Tensor, "B 1 D"]:
         """Run token `index` after the prompt through the block."""
         return self._mix(x, self.attention.decode(self.attention_norm(x), cache, index))

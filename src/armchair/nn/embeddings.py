@@ -62,8 +62,16 @@ class ImageEmbedding(nn.Module):
 
     def forward(self, codes: Int64[Tensor, "B S"], *, start: int = 0) -> Float[Tensor, "B S D"]:
         """Embed the image tokens from raster position `start` on."""
-        grid = self.row.weight[:, None] + self.column.weight[None, :]  # H W D
-        return self.token(codes) + grid.flatten(0, 1)[start : start + codes.shape[1]]
+        return self.token(codes) + self._grid()[start : start + codes.shape[1]]
+
+    def at(self, codes: Int64[Tensor, " B"], index: int | Int[Tensor, "1"]) -> Float[Tensor, "B D"]:
+        """Embed image tokens of one raster position."""
+        place = self._grid()[index]
+        return self.token(codes) + place
+
+    def _grid(self) -> Float[Tensor, "S D"]:
+        """A vector for each place."""
+        return (self.row.weight[:, None] + self.column.weight[None, :]).flatten(0, 1)
 
 
 class TimestepEmbedding(nn.Module):

@@ -6,6 +6,10 @@ see, each token in a slot: a row layer needs W + 1 slots, whatever the picture's
 of the grid), a convolution its window, and a column layer has its columns one after the other. What
 a token sees then lies side by side, and a step copies one token's keys and values and nothing else.
 
+A token's number is an int, or a tensor of one number, with which a step is the same operations for
+every token: the slots that a token does not see are then read too, and count for nothing. That is
+for a GPU, where operations cost more than what they read, and one recorded step serves all tokens.
+
     prompts = KVCache.allocate(patterns, num_prompts=1, num_heads=8, head_dim=32)
     ...                                          # a prefill writes the prompts into it
     cache = prompts.expand(torch.zeros(16, dtype=torch.long))     # 16 candidates of the first
@@ -15,15 +19,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from armchair.nn.masks import AttentionPattern, dense_mask
 
 _ROWS_MULTIPLE = 8
+
+Index = int | Int[Tensor, "1"]
+"""The number of a token after the prompt; see the top of this file for when it is a tensor."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +42,21 @@ class Slots:
         of: The slot of each token, in the order of the tokens; a later one may take an earlier
             one's.
         read: For each token, once it is in its slot: the slots it sees, side by side or not.
+        device: Where the numbers of slots are wanted.
     """
 
     count: int
     of: Sequence[int]
     read: Sequence[slice | Tensor]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @functools.cached_property
+    def tables(self) -> tuple[Int[Tensor, " L"], Bool[Tensor, "L S"]]:
+        """The slot of each of L tokens, and for each the slots that it does not see."""
+        hidden = torch.ones(len(self.of), self.count, dtype=torch.bool, device="cpu")
+        for token, seen in enumerate(self.read):
+            hidden[token, seen if isinstance(seen, slice) else seen.cpu()] = False
+        return torch.tensor(self.of, device=self.device), hidden.to(self.device)
 
 
 @functools.lru_cache(maxsize=64)
@@ -60,7 +77,8 @@ def slots_of(pattern: AttentionPattern, device: torch.device) -> Slots:
         count = max(index + 1 - int(tokens[0]) for index, tokens in enumerate(seen))
         of = [index % count for index in range(length)]
     place = torch.tensor(of, device="cpu")
-    return Slots(count, of, [_side_by_side(place[tokens].sort().values, device) for tokens in seen])
+    read = [_side_by_side(place[tokens].sort().values, device) for tokens in seen]
+    return Slots(count, of, read, device)
 
 
 def _side_by_side(numbers: Int[Tensor, " S"], device: torch.device) -> slice | Tensor:
@@ -149,11 +167,15 @@ class LayerCache:
         for index in range(max(0, count - self.slots.count), count):
             self.image[:, :, :, self.slots.of[index]] = keys_values[:, :, :, length + index]
 
-    def append(self, index: int, keys_values: Float[Tensor, "2 R N K"]) -> None:
+    def append(self, index: Index, keys_values: Float[Tensor, "2 R N K"]) -> None:
         """Store those of each row's own token number `index`."""
-        self.image[:, :, :, self.slots.of[index]] = keys_values
+        if isinstance(index, Tensor):
+            slot = self.slots.tables[0][index]
+            self.image.index_copy_(3, slot, keys_values.unsqueeze(3).to(self.image.dtype))
+        else:
+            self.image[:, :, :, self.slots.of[index]] = keys_values
 
-    def attend(self, queries: Float[Tensor, "R N K"], index: int) -> Float[Tensor, "R N K"]:
+    def attend(self, queries: Float[Tensor, "R N K"], index: Index) -> Float[Tensor, "R N K"]:
         """Attend from each row's own token `index`, whose keys and values are stored.
 
         Plain products: scaled_dot_product_attention with a single query splits its sums between
@@ -161,6 +183,8 @@ class LayerCache:
         """
         keys, values = self._read(index)  # (R N) S K
         own = _scores(queries.reshape(len(keys), 1, -1), keys).view(*queries.shape[:2], -1)
+        if isinstance(index, Tensor):
+            own = own.masked_fill(self.slots.tables[1][index], float("-inf"))
         of_prompt = self._prompt_scores(queries)
         scores = torch.cat([of_prompt, own], dim=-1)
         weights = scores.float().softmax(dim=-1).to(values.dtype)
@@ -174,8 +198,11 @@ class LayerCache:
         prompts = [prompt[:, own] for own in sharing.prompts]
         return LayerCache(prompts, self.image[:, rows], self.slots, sharing)
 
-    def _read(self, index: int) -> tuple[Tensor, ...]:
-        seen, flat = self.slots.read[index], self.image.flatten(1, 2)
+    def _read(self, index: Index) -> tuple[Tensor, ...]:
+        flat = self.image.flatten(1, 2)
+        if isinstance(index, Tensor):
+            return flat.unbind(0)
+        seen = self.slots.read[index]
         read = flat[:, :, seen] if isinstance(seen, slice) else flat.index_select(2, seen)
         return read.unbind(0)
 

@@ -22,10 +22,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from armchair.core.cuda_graphs import graphed
 from armchair.core.errors import ConfigError
 from armchair.core.random import torch_generator
 from armchair.models.sequence.text_to_image import TextToImageTransformer
-from armchair.nn.kv_cache import KVCache
+from armchair.nn.kv_cache import Index, KVCache
 from armchair.sampling.evaluating import evaluating
 from armchair.sampling.filters import filter_logits
 
@@ -98,13 +99,22 @@ def _decode_all(
         return prime
     candidates = candidate_rows(len(text), guided=guided).to(text.device)
     cache, logits = prefill(model, text, prime, candidates)
+
+    def next_codes(last: Tensor, index: Index, uniforms: Tensor) -> Tensor:
+        return choose(decode_one(model, cache, last[candidates], index), uniforms)
+
+    step = graphed(next_codes, text.device)
+    places: Sequence[Index] = range(model.config.image_length)
+    if text.device.type == "cuda":
+        places = torch.arange(len(places), device=text.device).split(1)
     for drawn in range(1, total + 1):
         index = len(codes)
-        codes.append(choose(logits, uniforms[:, index]))
+        if drawn == 1:
+            codes.append(choose(logits, uniforms[:, index]))
+        else:
+            codes.append(step(codes[-1], places[index - 1], uniforms[:, index]))
         if progress is not None:
             progress(drawn, total)
-        if drawn < total:
-            logits = decode_one(model, cache, codes[-1][candidates], index)
     return torch.stack(codes, dim=1)
 
 
@@ -146,7 +156,7 @@ def prefill(
 
 
 def decode_one(
-    model: TextToImageTransformer, cache: KVCache, codes: Int[Tensor, " R"], index: int
+    model: TextToImageTransformer, cache: KVCache, codes: Int[Tensor, " R"], index: Index
 ) -> Float[Tensor, "R V"]:
     """Take the image tokens at raster position `index` in and predict the next ones."""
     return model.image_logits(model.decode(codes, cache, index))

@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from armchair.core.errors import ConfigError
 from armchair.nn.blocks import TransformerBlock, init_weights
 from armchair.nn.embeddings import ImageEmbedding, TextEmbedding
-from armchair.nn.kv_cache import KVCache, LayerCache
+from armchair.nn.kv_cache import Index, KVCache, LayerCache
 from armchair.nn.masks import AttentionName, layer_patterns
 
 
@@ -234,14 +234,14 @@ class TextToImageTransformer(nn.Module):
         return x[:, -1]
 
     def decode(
-        self, codes: Int64[Tensor, " B"], cache: KVCache, index: int
+        self, codes: Int64[Tensor, " B"], cache: KVCache, index: Index
     ) -> Float[Tensor, "B D"]:
         """Run the one image token at raster position `index`, whose past is in the cache.
 
         Returns:
             Its hidden state, which `image_logits` turns into a prediction of the next one.
         """
-        x = self.image_embedding(codes[:, None], start=index)  # B 1 D
+        x = self.image_embedding.at(codes, index)[:, None]  # B 1 D
         for block, layer in self._cached_blocks(cache):
             x = block.decode(x, layer, index)
         return x[:, 0]

@@ -1,0 +1,148 @@
+"""dalle-pytorch, the DALL·E that most people have tried.
+
+Five modules that it imports for other purposes cannot be installed today; stand-ins that do
+nothing take their place. Its cache is used only under guidance, which costs a second pass, so that
+both settings are among the variants.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import types
+from typing import Any
+from unittest import mock
+
+import torch
+from serving import Run, serve
+from shapes import AUTOENCODER_BATCH, AUTOENCODER_CODES, AUTOENCODER_PIXELS, SHAPES
+
+STAND_INS = (
+    "youtokentome",
+    "torchvision",
+    "torchvision.transforms",
+    "taming",
+    "taming.models",
+    "taming.models.vqgan",
+    "omegaconf",
+    "requests",
+    "yaml",
+    "ftfy",
+)
+TYPES = {"full": ("full",), "mix": ("axial_row", "axial_col", "axial_row", "conv_like")}
+
+
+def build(task: str, shape: str, batch: int, variant: str) -> tuple[Run, dict[str, Any]]:
+    """A task; the variant is "full" or "mix", for sampling also with "-cached" behind it."""
+    torch.manual_seed(0)
+    library = _imported()
+    about: dict[str, Any] = {
+        "dalle-pytorch": importlib.metadata.version("dalle-pytorch"),
+        "torch": torch.__version__,
+        "precision": "float32",
+    }
+    if task == "autoencoder":
+        model = _autoencoder(library, layers=3, hidden=64)
+        run = _training_autoencoder(model)
+    else:
+        pattern, _, cached = variant.partition("-")
+        model = _transformer(library, shape, pattern)
+        run = _training(model, shape, batch)
+        if task == "sample":
+            run = _sampling(model, shape, batch, cached=bool(cached))
+    return run, {**about, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def _imported() -> Any:
+    for name in STAND_INS:
+        if name not in sys.modules:
+            sys.modules[name] = mock.MagicMock(name=name)
+    resources = types.ModuleType("pkg_resources")
+    resources.get_distribution = importlib.metadata.distribution  # type: ignore[attr-defined]
+    sys.modules.setdefault("pkg_resources", resources)
+    import dalle_pytorch
+
+    return dalle_pytorch
+
+
+def _autoencoder(library: Any, *, layers: int, hidden: int, **changes: Any) -> Any:
+    settings = {
+        "image_size": AUTOENCODER_PIXELS,
+        "num_tokens": AUTOENCODER_CODES,
+        "codebook_dim": 256,
+        "num_layers": layers,
+        "num_resnet_blocks": 2,
+        "hidden_dim": hidden,
+        **changes,
+    }
+    return library.DiscreteVAE(**settings)
+
+
+def _transformer(library: Any, shape: str, pattern: str) -> Any:
+    sizes = SHAPES[shape]
+    vae = _autoencoder(
+        library,
+        layers=1,
+        hidden=8,
+        image_size=2 * sizes.grid_size,
+        num_tokens=sizes.image_vocab,
+        codebook_dim=8,
+        num_resnet_blocks=0,
+    )
+    return library.DALLE(
+        dim=sizes.dim,
+        vae=vae,
+        num_text_tokens=sizes.text_vocab,
+        text_seq_len=sizes.text_length,
+        depth=sizes.num_layers,
+        heads=sizes.num_heads,
+        dim_head=sizes.dim // sizes.num_heads,
+        attn_types=TYPES[pattern],
+    )
+
+
+def _sampling(model: Any, shape: str, batch: int, *, cached: bool) -> Run:
+    sizes = SHAPES[shape]
+    text = torch.randint(1, sizes.text_vocab, (batch, sizes.text_length))
+    scale = 1.001 if cached else 1.0  # without guidance it drops its cache
+    model.eval()
+
+    @torch.no_grad()
+    def draw() -> int:
+        model.generate_images(text, cond_scale=scale, use_cache=cached)
+        return batch * sizes.image_length
+
+    return draw
+
+
+def _training(model: Any, shape: str, batch: int) -> Run:
+    sizes = SHAPES[shape]
+    text = torch.randint(1, sizes.text_vocab, (batch, sizes.text_length))
+    codes = torch.randint(sizes.image_vocab, (batch, sizes.image_length))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def update() -> int:
+        model(text, codes, return_loss=True).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return batch * sizes.length
+
+    return update
+
+
+def _training_autoencoder(model: Any) -> Run:
+    images = torch.rand(AUTOENCODER_BATCH, 3, AUTOENCODER_PIXELS, AUTOENCODER_PIXELS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def update() -> int:
+        model(images, return_loss=True).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return AUTOENCODER_BATCH
+
+    update()
+    return update
+
+
+if __name__ == "__main__":
+    serve(build)

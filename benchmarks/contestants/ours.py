@@ -1,0 +1,115 @@
+"""Armchair's own part in `bench.py`."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any
+
+import torch
+from serving import Run, serve
+from shapes import AUTOENCODER_BATCH, AUTOENCODER_CODES, AUTOENCODER_PIXELS, SHAPES
+
+from armchair.core.device import autocast, has_fast_bf16, prepare_for_training
+from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
+from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
+from armchair.sampling.tokens import sample
+from armchair.training.objectives.discrete_vae import DiscreteVAELossConfig, DiscreteVAEObjective
+
+CPU = torch.device("cpu")
+WARM_UP = 8  # image tokens
+
+
+def build(task: str, shape: str, batch: int, variant: str) -> tuple[Run, dict[str, Any]]:
+    """A task; the variant is the pattern of attention, "paper" or "full"."""
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if has_fast_bf16(CPU) else torch.float32
+    about = {"torch": torch.__version__, "precision": str(dtype).removeprefix("torch.")}
+    if task == "autoencoder":
+        model, run = _autoencoder(dtype)
+    else:
+        model = _transformer(shape, variant)
+        run = {"sample": _sampling, "train": _training}[task](model, shape, batch, dtype)
+    return run, {**about, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def _transformer(shape: str, attention: str) -> TextToImageTransformer:
+    sizes = SHAPES[shape]
+    return TextToImageTransformer(
+        TextToImageConfig(
+            text_vocab_size=sizes.text_vocab,
+            text_length=sizes.text_length,
+            image_vocab_size=sizes.image_vocab,
+            grid_size=sizes.grid_size,
+            dim=sizes.dim,
+            num_layers=sizes.num_layers,
+            num_heads=sizes.num_heads,
+            attention=attention,  # type: ignore[arg-type]
+        )
+    )
+
+
+def _sampling(model: TextToImageTransformer, shape: str, batch: int, dtype: torch.dtype) -> Run:
+    sizes = SHAPES[shape]
+    text = torch.randint(sizes.text_vocab, (batch, sizes.text_length))
+    keys = [(0, index) for index in range(batch)]
+
+    def draw(prime: torch.Tensor | None = None) -> int:
+        with autocast(CPU, dtype):
+            sample(model, text, keys=keys, top_k=sizes.image_vocab // 2, prime=prime)
+        return batch * sizes.image_length
+
+    draw(torch.randint(sizes.image_vocab, (batch, sizes.image_length - WARM_UP)))
+    return draw
+
+
+def _training(model: TextToImageTransformer, shape: str, batch: int, dtype: torch.dtype) -> Run:
+    sizes = SHAPES[shape]
+    text = torch.randint(sizes.text_vocab, (batch, sizes.text_length))
+    codes = torch.randint(sizes.image_vocab, (batch, sizes.image_length))
+    prepare_for_training()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def update() -> int:
+        with autocast(CPU, dtype):
+            loss = model.loss(text, codes)
+        (loss.text / 8 + loss.image * 7 / 8).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return batch * sizes.length
+
+    update()
+    return update
+
+
+def _autoencoder(dtype: torch.dtype) -> tuple[DiscreteVAE, Run]:
+    config = DiscreteVAEConfig(
+        image_size=AUTOENCODER_PIXELS,
+        codebook_size=AUTOENCODER_CODES,
+        width=48,
+        num_groups=3,
+        blocks_per_group=1,
+        patch_size=2,
+    )
+    model = DiscreteVAE(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.rand(AUTOENCODER_BATCH, 3, AUTOENCODER_PIXELS, AUTOENCODER_PIXELS) * 2 - 1
+    objective = DiscreteVAEObjective(model, DiscreteVAELossConfig(), images)
+    prepare_for_training()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def update() -> int:
+        with autocast(CPU, dtype):
+            generator = torch.Generator().manual_seed(0)
+            loss = objective.loss({"images": images}, progress=0.5, generator=generator)
+        loss.total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return AUTOENCODER_BATCH
+
+    update()
+    return model, update
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(os.cpu_count() or 1)
+    serve(partial(build))

@@ -1,0 +1,39 @@
+"""How a contestant is run: a process that does one task, once for each line that it is sent.
+
+    python ours.py sample A 8 bf16
+
+It prints a line of JSON once it is warm, and one after each run: the seconds that it took, the
+units of work that were done, and the peak of its memory. Imported by every environment.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Run = Callable[[], int]
+"""Does the work once and says how many units it was: tokens, or pictures."""
+
+
+def serve(build: Callable[[str, str, int, str], tuple[Run, dict[str, Any]]]) -> None:
+    """Build what the command line names and run it as often as asked.
+
+    Args:
+        build: From task, shape, batch and variant to the work and what is to be said of it.
+    """
+    task, shape, batch, variant = sys.argv[1:5]
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # whatever a library prints is no answer
+    run, about = build(task, shape, int(batch), variant)
+    print(json.dumps(about), file=answers, flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        units = run()
+        seconds = time.perf_counter() - started
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        answer = {"seconds": seconds, "units": units, "peak_bytes": peak}
+        print(json.dumps(answer), file=answers, flush=True)

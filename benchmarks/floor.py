@@ -1,0 +1,71 @@
+"""What the machine can do at best: the yardstick that fractions of the floor are of."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from contestants.shapes import Shape
+from timing import seconds
+
+_REPEATS = 5
+
+
+def measure_floor(dtypes: list[torch.dtype]) -> dict[str, float]:
+    """Products of large matrices in operations a second, and bytes a second of memory and cache.
+
+    A multiplication and an addition are two operations; a copy moves each byte twice.
+    """
+    found = {}
+    for dtype in dtypes:
+        side = 2048
+        one, other = (torch.randn(side, side).to(dtype) for _ in range(2))
+        found[str(dtype).removeprefix("torch.")] = 2 * side**3 / _best(lambda a=one, b=other: a @ b)
+    for name, count, times in (("memory", 1 << 28, 1), ("cache", 1 << 17, 2048)):
+        source = torch.zeros(count, dtype=torch.uint8)
+        target = torch.empty_like(source)
+        found[name] = 2 * count * times / _best(functools.partial(_copy, source, target, times))
+    return found
+
+
+def drawing_seconds(shape: Shape, batch: int, floor: dict[str, float], dtype: torch.dtype) -> float:
+    """The least time for one token of each of `batch` pictures.
+
+    Every weight is read once, or multiplied with every row, whichever takes longer; the cache and
+    everything else count as free.
+    """
+    weights = _weights(shape)
+    read = weights * dtype.itemsize / floor["memory"]
+    multiplied = 2 * weights * batch / floor[str(dtype).removeprefix("torch.")]
+    return max(read, multiplied)
+
+
+def training_seconds(
+    shape: Shape, batch: int, floor: dict[str, float], dtype: torch.dtype
+) -> float:
+    """The least time for an update: products with weights, forward and twice backward.
+
+    Attention, the text's head on its own tokens, and everything else count as free.
+    """
+    layers = _weights(shape) - shape.dim * shape.image_vocab
+    heads = shape.dim * (
+        shape.image_vocab * shape.image_length + shape.text_vocab * shape.text_length
+    )
+    operations = 6 * batch * (layers * shape.length + heads)
+    return operations / floor[str(dtype).removeprefix("torch.")]
+
+
+def _weights(shape: Shape) -> int:
+    """Of the layers, and of the head over image codes."""
+    return 12 * shape.num_layers * shape.dim**2 + shape.dim * shape.image_vocab
+
+
+def _copy(source: torch.Tensor, target: torch.Tensor, times: int) -> None:
+    for _ in range(times):
+        target.copy_(source)
+
+
+def _best(run: Callable[[], object]) -> float:
+    run()
+    return min(seconds(run) for _ in range(_REPEATS))
