@@ -19,6 +19,7 @@ from torch import Tensor
 
 from armchair.core.errors import BundleError
 from armchair.models.clip import CLIPConfig, CLIPModel
+from armchair.nn.skeletons import skeletons
 
 _HEAD_DIM = 64
 _MEAN = (0.48145466, 0.4578275, 0.40821073)  # of red, green and blue in [0, 1]
@@ -69,7 +70,7 @@ def from_openai(state: Mapping[str, Tensor]) -> CLIPModel:
         ours["images.class_token"] = ours["images.class_token"][None]
         _take_in_normalisation(ours)
         config = _sizes(ours)
-        with torch.device("meta"):
+        with skeletons():
             model = CLIPModel(config)
         model.load_state_dict(ours, assign=True)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:

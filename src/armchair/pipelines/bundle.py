@@ -32,6 +32,7 @@ from armchair.core.files import (
     write_text,
 )
 from armchair.core.tensors import save_tensors
+from armchair.nn.skeletons import skeletons
 
 FORMAT = "armchair-bundle"
 FORMAT_VERSION = 1
@@ -261,7 +262,7 @@ def load_weights(
         got, expected = f"{len(state)} tensors", f"{num_layers} layers"
         raise BundleError(misfit, got=got, expected=expected, hint=_FOREIGN)
     try:
-        with torch.device("meta"):
+        with skeletons():
             model = build()
         kinds = {key: tensor.dtype for key, tensor in model.state_dict().items()}
         state = {key: t.to(kinds.get(key, t.dtype), copy=True) for key, t in state.items()}

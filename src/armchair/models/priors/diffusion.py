@@ -80,7 +80,7 @@ class DiffusionPrior(DiffusionModel):
         self.noised = nn.Linear(embedding_dim, dim)
         self.query = nn.Embedding(1, dim)
         self.head = nn.Linear(dim, embedding_dim)
-        errors = -torch.ones(config.process.num_timesteps)
+        errors = torch.full((config.process.num_timesteps,), -1.0)
         self.register_buffer("mean_squared_errors", errors)
         init_weights(self, num_layers=config.stream.num_layers)
 
