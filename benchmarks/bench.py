@@ -5,8 +5,9 @@
 
 Every contestant is a process of its own (benchmarks/contestants), the rivals' in .venv-rivals;
 within a row they take turns, so that all see the same machine, and each has the machine to itself.
-Medians over turns; slow ones have fewer. Prints a table, and writes
-benchmarks/results/bench.json and bench.md, a row as soon as it is there.
+Medians over turns; slow ones have fewer. The floor is measured before each row. Prints a table, and
+writes benchmarks/results/bench.json and bench.md, a row as soon as it is there; rows that are not
+measured stay as they were, with the commit, the date and the machine that they are of.
 """
 
 from __future__ import annotations
@@ -210,32 +211,19 @@ def of_the_floor(
     return None
 
 
-def table(result: dict[str, Any]) -> str:
+def table(rows: dict[str, Any]) -> str:
     """The figures as a Markdown page."""
-    floor = result["floor"]
     lines = [
         "# DALL·E 1 against its rivals",
         "",
-        f"`make bench` at commit {result['commit']}, {result['date']}, on {result['hardware']}; "
-        f"torch {result['torch']}. Medians, and lowest and highest.",
-        "",
-        "The machine at its best: "
-        + ", ".join(
-            f"{floor[name] / 1e9:.0f} G{unit}/s {what}"
-            for name, unit, what in (
-                ("float32", "FLOP", "in products in float32"),
-                ("bfloat16", "FLOP", "in bfloat16"),
-                ("memory", "B", "of memory"),
-                ("cache", "B", "of cache"),
-            )
-            if name in floor
-        )
-        + ".",
+        "Written by `make bench`. Medians, and lowest and highest; tokens a second, or pictures of",
+        "the discrete VAE. The floor is the time that the machine needs for the products with",
+        "weights, or to read them, and nothing else.",
         "",
         "| what | who | a second | ours is | to reach | peak memory | of the floor |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, row in result["rows"].items():
+    for name, row in rows.items():
         for one in row["contestants"]:
             own = one["contestant"] == OURS.name
             spread = f"{one['lowest']:.4g} to {one['highest']:.4g}"
@@ -249,7 +237,16 @@ def table(result: dict[str, Any]) -> str:
                 f"{row['of_the_floor']:.0%}" if own and row["of_the_floor"] else "",
             ]
             lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| what | commit | date | machine | at its best |", "|---|---|---|---|---|"]
+    for name, row in rows.items():
+        cells = [name, row["commit"], row["date"], row["hardware"], _in_words(row["floor"])]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
+
+
+def _in_words(floor: dict[str, float]) -> str:
+    units = {"float32": "FLOP", "bfloat16": "FLOP", "memory": "B", "cache": "B"}
+    return ", ".join(f"{name} {rate / 1e9:.0f} G{units[name]}/s" for name, rate in floor.items())
 
 
 def main() -> None:
@@ -265,21 +262,19 @@ def main() -> None:
     if not chosen:
         names = ", ".join(row.name for row in rows)
         parser.error(f"--rows: none begins with {options.rows}; there are {names}")
-    floor = measure_floor(dtypes)
-    result: dict[str, Any] = {
-        "floor": floor,
-        "torch": torch.__version__,
-        **provenance(CPU),
-        "rows": {},
-    }
+    file = RESULTS / "bench.json"
+    found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
     for row in chosen:
         print(row.name, file=sys.stderr, flush=True)
+        floor = measure_floor(dtypes)
         contestants = measure(row)
         share = of_the_floor(row, contestants[0]["units_per_second"], floor, dtypes[-1])
-        result["rows"][row.name] = {"contestants": contestants, "of_the_floor": share}
-        write_text(RESULTS / "bench.json", json.dumps(result, indent=2) + "\n")
-        write_text(RESULTS / "bench.md", table(result))
-    print(table(result))
+        figures = {"contestants": contestants, "of_the_floor": share, "floor": floor}
+        found[row.name] = {**figures, **provenance(CPU)}
+        found = {one.name: found[one.name] for one in rows if one.name in found}
+        write_text(file, json.dumps(found, indent=2) + "\n")
+        write_text(RESULTS / "bench.md", table(found))
+    print(table(found))
 
 
 if __name__ == "__main__":
