@@ -31,6 +31,15 @@ def test_top_k_counts_image_tokens():
     assert keep_top_k(torch.randn(3, 512), 50).isfinite().sum(dim=-1).tolist() == [50] * 3
 
 
+@pytest.mark.parametrize("top_k", [1, 7, 40, 63])
+def test_top_k_keeps_what_a_stable_sort_has_first(top_k):
+    logits = (3 * torch.randn(16, 64)).round()  # full of equals
+    logits[0, :30] = float("-inf")
+    first = logits.argsort(dim=-1, descending=True, stable=True)[:, :top_k]
+    expected = torch.full_like(logits, float("-inf")).scatter(-1, first, logits.gather(-1, first))
+    assert torch.equal(keep_top_k(logits, top_k), expected)
+
+
 def test_top_k_breaks_ties_by_id():
     assert kept(keep_top_k(torch.zeros(1, 5), 2)) == [[0, 1]]
 

@@ -44,8 +44,13 @@ def keep_top_k(logits: Float[Tensor, "B V"], top_k: int) -> Float[Tensor, "B V"]
     """
     if top_k < 1:
         raise ConfigError("top_k", got=top_k, expected="at least 1")
-    order = logits.argsort(dim=-1, descending=True, stable=True)
-    return _keep_only(logits, order[:, :top_k])
+    if top_k >= logits.shape[-1]:
+        return logits
+    last = logits.topk(top_k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
+    above, equal = logits > last, logits == last
+    room = top_k - above.sum(dim=-1, keepdim=True)  # for equals of the last that is kept
+    kept = above | (equal & (equal.cumsum(dim=-1) <= room))
+    return logits.where(kept, float("-inf"))
 
 
 def keep_top_p(logits: Float[Tensor, "B V"], top_p: float) -> Float[Tensor, "B V"]:
