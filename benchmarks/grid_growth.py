@@ -5,7 +5,7 @@
 Decodes the last tokens of pictures of 16x16, 32x32 and 64x64 codes in one layer of shape A
 (benchmarks/contestants/shapes.py), eight pictures of one prompt, all grids in turns. Also says how
 many bytes the caches of 64 pictures take in shape B, against a cache of every token for every row.
-Writes benchmarks/results/grid_growth.json and docs/figures/grid-growth.png.
+Writes benchmarks/results/grid_growth.json and grid_growth.png.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from armchair.nn.kv_cache import KVCache, LayerCache
 from armchair.nn.masks import AttentionPattern, PatternKind, layer_patterns
 
 RESULTS = Path(__file__).parent / "results"
-FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "grid-growth.png"
 KINDS: tuple[PatternKind, ...] = get_args(PatternKind)
 GRIDS, ROWS, TOKENS, WARM_UP = (16, 32, 64), 8, 60, 10
 
@@ -85,7 +84,7 @@ def plot(found: dict[str, dict[int, float]]) -> None:
     axes.set_title(f"The last token of a picture, {ROWS} pictures at once", fontsize=10)
     axes.legend()
     axes.grid(alpha=0.3)
-    save_figure(figure, FIGURE)
+    save_figure(figure, RESULTS / "grid_growth.png")
 
 
 def main() -> None:
