@@ -18,6 +18,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,13 +134,15 @@ class Process:
     def __init__(self, contestant: Contestant, row: Row) -> None:
         python = sys.executable if contestant == OURS else str(RIVALS_PYTHON)
         words = [row.task, row.shape, str(row.batch), contestant.variant]
+        # What it says beside its answers; a pipe might run full.
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - see `end`
         self.process = subprocess.Popen(
             [python, contestant.script, *words],
             cwd=CONTESTANTS,
             env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.errors,
             text=True,
         )
         self.about = self._answer()
@@ -148,8 +151,11 @@ class Process:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            _, errors = self.process.communicate()
-            raise RuntimeError(f"{self.process.args} ended:\n{errors[-2000:]}")
+            self.process.wait()
+            self.errors.seek(0)
+            errors = self.errors.read()[-2000:]
+            self.end()
+            raise RuntimeError(f"{self.process.args} ended:\n{errors}")
         return json.loads(line)
 
     def turn(self) -> dict[str, float]:
@@ -162,14 +168,17 @@ class Process:
     def end(self) -> None:
         """Let it go."""
         self.process.communicate()
+        self.errors.close()
 
 
 def measure(row: Row) -> list[dict[str, Any]]:
     """Rates of ours and then of each rival, and how many times as fast ours is."""
     contestants = (OURS, *row.rivals)
     turns: dict[Contestant, list[dict[str, float]]] = {one: [] for one in contestants}
-    processes = {one: Process(one, row) for one in contestants}
+    processes: dict[Contestant, Process] = {}
     try:
+        for one in contestants:
+            processes[one] = Process(one, row)
         for _ in range(TURNS):
             for one, process in processes.items():
                 if sum(turn["seconds"] for turn in turns[one]) < ENOUGH_SECONDS:

@@ -46,7 +46,7 @@ def training_seconds(
 ) -> float:
     """The least time for an update: products with weights, forward and twice backward.
 
-    Attention, the text's head on its own tokens, and everything else count as free.
+    Each head predicts its own tokens alone. Attention and everything else count as free.
     """
     layers = _weights(shape) - shape.dim * shape.image_vocab
     heads = shape.dim * (

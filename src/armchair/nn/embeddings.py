@@ -66,8 +66,7 @@ class ImageEmbedding(nn.Module):
 
     def at(self, codes: Int64[Tensor, " B"], index: int | Int[Tensor, "1"]) -> Float[Tensor, "B D"]:
         """Embed image tokens of one raster position."""
-        place = self._grid()[index]
-        return self.token(codes) + place
+        return self.token(codes) + self._grid()[index]
 
     def _grid(self) -> Float[Tensor, "S D"]:
         """A vector for each place."""
