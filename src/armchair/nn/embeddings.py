@@ -62,14 +62,14 @@ class ImageEmbedding(nn.Module):
 
     def forward(self, codes: Int64[Tensor, "B S"], *, start: int = 0) -> Float[Tensor, "B S D"]:
         """Embed the image tokens from raster position `start` on."""
-        return self.token(codes) + self._grid()[start : start + codes.shape[1]]
+        return self.token(codes) + self.places()[start : start + codes.shape[1]]
 
     def at(self, codes: Int64[Tensor, " B"], index: int | Int[Tensor, "1"]) -> Float[Tensor, "B D"]:
         """Embed image tokens of one raster position."""
-        return self.token(codes) + self._grid()[index]
+        return self.token(codes) + self.places()[index]
 
-    def _grid(self) -> Float[Tensor, "S D"]:
-        """A vector for each place."""
+    def places(self) -> Float[Tensor, "S D"]:
+        """The vector of each raster position."""
         return (self.row.weight[:, None] + self.column.weight[None, :]).flatten(0, 1)
 
 

@@ -286,6 +286,16 @@ class KVCache:
         buffers = [buffer for layer in self.layers for buffer in (*layer.prompts, layer.image)]
         return sum(buffer.nbytes for buffer in buffers)
 
+    def of_prompt(self, number: int) -> KVCache:
+        """The part of one prompt, before it is expanded; the same memory."""
+        only = slice(number, number + 1)
+        return KVCache(
+            [
+                LayerCache([layer.prompts[0][:, only]], layer.image[:, only], layer.slots)
+                for layer in self.layers
+            ]
+        )
+
     def expand(self, rows: Int[Tensor, " R"]) -> KVCache:
         """A cache for R candidates, of which candidate r goes on from prompt `rows[r]`."""
         sharing = Sharing(rows, self.layers[0].image.shape[1])

@@ -8,15 +8,18 @@ caption and with the null prompt, and drawn from null + s (caption - null), all 
 **The same picture in any batch.** Picture k of seed S draws from a stream keyed by (S, k) alone:
 one number for each place of its grid, which picks a token by the inverse of the distribution
 function. What is left is rounding. A matrix product may add up in another order for another number
-of rows, and logits that differ in the seventh digit pick another token once in a great while. The
-number of rows is therefore always filled up to a multiple of 8, for which the CPU's kernels give a
-row the same bits however many rows there are and wherever it stands.
+of rows, and logits that differ in the seventh digit pick another token once in a great while. On a
+CPU prompts are therefore run one by one and steps by a `CompiledDecoder`, whose products add up in
+one order. For torch's own steps the number of rows is filled up to a multiple of 8, for which its
+kernels give a row the same bits however many rows there are and wherever it stands.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -47,6 +50,7 @@ def sample(
     top_p: float | None = None,
     guidance_scale: float = 1.0,
     prime: Int[Tensor, "B P"] | None = None,
+    weight_dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
 ) -> Int[Tensor, "B H W"]:
     """Draw one picture's tokens for each row of text.
@@ -60,6 +64,8 @@ def sample(
         top_p: Probability to keep; None for all.
         guidance_scale: 1 for none; more follows the caption more closely.
         prime: The first P image tokens in raster order, given instead of drawn.
+        weight_dtype: What a CPU keeps weights in: float32, bfloat16, or int8; the fewer bits, the
+            faster. All else is float32. A GPU takes the model as it is.
         progress: Called after each token.
 
     Returns:
@@ -79,7 +85,9 @@ def sample(
 
     uniforms = keyed_uniforms("sample", keys, model.config.image_length).to(text.device)
     with evaluating(model):
-        codes = _decode_all(model, text, prime, guidance_scale != 1, uniforms, choose, progress)
+        codes = _decode_all(
+            model, text, prime, guidance_scale != 1, uniforms, choose, weight_dtype, progress
+        )
     side = model.config.grid_size
     return codes.view(-1, side, side)
 
@@ -91,22 +99,30 @@ def _decode_all(
     guided: bool,
     uniforms: Tensor,
     choose: Callable[[Tensor, Tensor], Tensor],
+    weight_dtype: torch.dtype,
     progress: Progress | None,
 ) -> Tensor:
     codes = list(prime.unbind(dim=1))
     total = model.config.image_length - len(codes)
     if total == 0:
         return prime
-    candidates = candidate_rows(len(text), guided=guided).to(text.device)
-    cache, logits = prefill(model, text, prime, candidates)
+    on_cpu = text.device.type == "cpu"
+    candidates = candidate_rows(len(text), guided=guided, filled=not on_cpu).to(text.device)
+    prompts, rows, logits = run_prompts(model, text, prime, candidates)
+    predict: Callable[[Tensor, Any], Tensor]
+    if on_cpu:
+        from armchair.models.sequence.compiled_decoder import CompiledDecoder  # imports numba
 
-    def next_codes(last: Tensor, index: Index, uniforms: Tensor) -> Tensor:
-        return choose(decode_one(model, cache, last[candidates], index), uniforms)
+        predict = CompiledDecoder(model, prompts, rows, weight_dtype=weight_dtype)
+        places: Sequence[Index] = range(model.config.image_length)
+    else:
+        predict = functools.partial(decode_one, model, prompts.expand(rows))
+        places = torch.arange(model.config.image_length, device=text.device).split(1)
+
+    def next_codes(last: Tensor, index: Any, uniforms: Tensor) -> Tensor:
+        return choose(predict(last[candidates], index), uniforms)
 
     step = graphed(next_codes, text.device)
-    places: Sequence[Index] = range(model.config.image_length)
-    if text.device.type == "cuda":
-        places = torch.arange(len(places), device=text.device).split(1)
     for drawn in range(1, total + 1):
         index = len(codes)
         if drawn == 1:
@@ -118,24 +134,28 @@ def _decode_all(
     return torch.stack(codes, dim=1)
 
 
-def candidate_rows(batch_size: int, *, guided: bool) -> Int[Tensor, " R"]:
+def candidate_rows(batch_size: int, *, guided: bool, filled: bool = True) -> Int[Tensor, " R"]:
     """Which candidate each row of the decoding batch belongs to.
 
+    Args:
+        batch_size: Candidates B.
+        guided: Whether each has a row for its null prompt too.
+        filled: Whether to fill up to a multiple of 8, as torch's products need it.
+
     Returns:
-        R = B candidates, again B for their null prompts if guided, and filling up to a multiple
-        of 8.
+        The R rows' candidates: all B, again all B if guided, and the first to fill up.
     """
     rows = torch.arange(batch_size).repeat(2 if guided else 1)
-    return torch.cat([rows, rows.new_zeros(-len(rows) % _ROWS_MULTIPLE)])
+    return torch.cat([rows, rows.new_zeros(-len(rows) % _ROWS_MULTIPLE)]) if filled else rows
 
 
-def prefill(
+def run_prompts(
     model: TextToImageTransformer,
     text: Int[Tensor, "B T"],
     prime: Int[Tensor, "B P"],
     candidates: Int[Tensor, " R"],
-) -> tuple[KVCache, Float[Tensor, "R V"]]:
-    """Run the prompts, each different one once, and give every row a cache that shares them.
+) -> tuple[KVCache, Int[Tensor, " R"], Float[Tensor, "R V"]]:
+    """Run the prompts, each different one once.
 
     Args:
         model: The transformer.
@@ -144,15 +164,36 @@ def prefill(
         candidates: See `candidate_rows`; rows from the B-th on take the null prompt.
 
     Returns:
-        The rows' caches, and their logits of the first image token to draw.
+        The prompts' cache, the prompt of each row, and the rows' logits of the first image token
+        to draw.
     """
     nulls = model.null_text(len(candidates) - len(text))
     prompts = torch.cat([torch.cat([text, nulls]), prime[candidates]], dim=1)  # R T+P
     unique, rows = prompts.unique(dim=0, return_inverse=True)
-    filled = torch.cat([unique, unique[:1].expand(-len(unique) % _ROWS_MULTIPLE, -1)])
-    cache = model.new_cache(num_prompts=len(filled))
-    hidden = model.prefill(filled[:, : text.shape[1]], filled[:, text.shape[1] :], cache)
-    return cache.expand(rows), model.image_logits(hidden[rows])
+    if text.device.type != "cpu":
+        unique = torch.cat([unique, unique[:1].expand(-len(unique) % _ROWS_MULTIPLE, -1)])
+    text, prime = unique.split([text.shape[1], prime.shape[1]], dim=1)
+    cache = model.new_cache(num_prompts=len(unique))
+    if text.device.type == "cpu":  # one by one: the same bits beside any others, and nothing more
+        pieces = [
+            model.prefill(*prompt, cache.of_prompt(number))
+            for number, prompt in enumerate(zip(text.split(1), prime.split(1), strict=True))
+        ]
+        logits = torch.cat([model.image_logits(piece) for piece in pieces])
+        return cache, rows, logits[rows]
+    hidden = model.prefill(text, prime, cache)
+    return cache, rows, model.image_logits(hidden[rows])
+
+
+def prefill(
+    model: TextToImageTransformer,
+    text: Int[Tensor, "B T"],
+    prime: Int[Tensor, "B P"],
+    candidates: Int[Tensor, " R"],
+) -> tuple[KVCache, Float[Tensor, "R V"]]:
+    """Run the prompts and give every row a cache that shares them; see `run_prompts`."""
+    prompts, rows, logits = run_prompts(model, text, prime, candidates)
+    return prompts.expand(rows), logits
 
 
 def decode_one(

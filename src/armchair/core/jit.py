@@ -1,0 +1,214 @@
+"""Functions compiled to machine code, and threads that share the work of one.
+
+    @jit()
+    def double(numbers, thread, num_threads, counter):
+        share = numbers[thread::num_threads]
+        ...
+        meet(counter, num_threads)          # and all go on once all are here
+        ...
+
+    Threads(4).run(double, numbers)         # double(numbers, thread, 4, counter) in each of them
+
+The machine code stays on disk from one process to the next. Importing this imports numba, half a
+second: only what draws on a CPU should.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import inspect
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numba
+import numba.extending
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.registry import CPUDispatcher
+from numba.np.arrayobj import populate_array
+
+intrinsic: Any = numba.extending.intrinsic  # called without the first argument of what it is of
+
+_SPINS = 2000  # before a waiting thread lets others have its processor
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function at its first call, or read what an earlier process compiled.
+
+    A function is compiled anew after a change in its file, or in that of a compiled function that
+    it calls. Where nothing can be written, neither beside the source nor in the user's cache
+    folder, each process compiles for itself. Division by zero gives infinity.
+
+    Args:
+        **options: Of `numba.njit`.
+    """
+    options = {"error_model": "numpy", "nogil": True, **options}
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        function = inspect.unwrap(function)  # from what checks types in the tests
+        try:
+            compiled = numba.njit(function, cache=True, **options)
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):
+                raise
+            return numba.njit(function, **options)
+        stamps = sorted((str(file), file.stat().st_mtime_ns) for file in _sources(function))
+        cache: Any = compiled._cache  # type: ignore[attr-defined]
+        cache._cache_file._source_stamp = (stamps, numba.__version__)
+        return compiled
+
+    return decorate
+
+
+def _sources(function: Callable[..., Any]) -> set[Path]:
+    """The files of a function and of all compiled ones that it calls."""
+    files = {Path(inspect.getfile(function))}
+    for instruction in dis.get_instructions(function):
+        name = instruction.argval
+        if instruction.opname != "LOAD_GLOBAL" or hasattr(builtins, name):
+            continue
+        if name not in function.__globals__:
+            raise NameError(f"{function.__name__} uses {name}, which must be defined before it")
+        used = function.__globals__[name]
+        if isinstance(used, CPUDispatcher):
+            files |= _sources(used.py_func)
+        elif hasattr(used, "_defn"):  # an intrinsic
+            files.add(Path(inspect.getfile(inspect.unwrap(used._defn))))
+    return files
+
+
+class Threads:
+    """Threads that run one function together, the one that asks for it among them.
+
+    They end with this object.
+
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._counter = np.zeros(1, np.int64)
+        self._others = ThreadPoolExecutor(max(1, count - 1), thread_name_prefix="armchair")
+
+    def run(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call it with the arguments, a thread's number, how many there are, and a counter.
+
+        Args:
+            function: Compiled by `jit`.
+            *arguments: Its first arguments.
+        """
+        self._counter[0] = 0
+        shared = (self.count, self._counter)
+        others = [
+            self._others.submit(function, *arguments, thread, *shared)
+            for thread in range(1, self.count)
+        ]
+        function(*arguments, 0, *shared)
+        for other in others:
+            other.result()
+
+
+@intrinsic
+def piece(_: Any, array: Any, start: Any, size: Any) -> Any:
+    """A part of a flat array, as `array[start : start + size]` is, at no cost.
+
+    A slice counts who holds the array, and threads wait for each other to count.
+    """
+    view = types.Array(array.dtype, 1, "C")
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        start, size = (
+            context.cast(builder, given, kind, types.intp)
+            for given, kind in zip(arguments[1:], signature.args[1:], strict=True)
+        )
+        made = context.make_array(view)(context, builder)
+        itemsize = _I64(context.get_abi_sizeof(data.type.pointee))
+        populate_array(
+            made,
+            data=builder.gep(data, [start]),
+            shape=[size],
+            strides=[itemsize],
+            itemsize=itemsize,
+            meminfo=None,
+        )
+        return made._getvalue()
+
+    return view(array, start, size), generate
+
+
+@intrinsic
+def _count_one(_: Any, counter: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        builder.atomic_rmw("add", data, _I64(1), "acq_rel")
+        return context.get_dummy_value()
+
+    return types.void(counter), generate
+
+
+@intrinsic
+def _counted(_: Any, counter: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.load_atomic(data, "acquire", 8)
+
+    return types.int64(counter), generate
+
+
+@intrinsic
+def _pause(_: Any) -> Any:
+    """Leave a moment to another thread of the same core."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        processor = builder.module.triple.split("-")[0]
+        name, hints = {
+            "x86_64": ("llvm.x86.sse2.pause", []),
+            "aarch64": ("llvm.aarch64.hint", [_I32(1)]),
+            "arm64": ("llvm.aarch64.hint", [_I32(1)]),
+        }.get(processor, (None, []))
+        if name is not None:
+            kind = ir.FunctionType(ir.VoidType(), [hint.type for hint in hints])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), hints)
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def _let_others(_: Any) -> Any:
+    """Let the system run another thread on this processor."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+        kind = ir.FunctionType(ir.IntType(32), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@jit()
+def meet(counter, goal):  # type: ignore[no-untyped-def]
+    """Wait until the threads have come here `goal` times, all added up.
+
+    Args:
+        counter: As `Threads` gives it.
+        goal: The number of threads, times how often each has come.
+    """
+    _count_one(counter)
+    spins = 0
+    while _counted(counter) < goal:
+        spins += 1
+        if spins < _SPINS:
+            _pause()
+        else:
+            _let_others()

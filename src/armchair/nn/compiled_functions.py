@@ -1,0 +1,91 @@
+"""What a transformer computes between its products, for compiled functions: in float32, row by row.
+
+Each gives what torch's function of the same name gives, to within rounding; none calls a library,
+so that loops over them become vector instructions.
+"""
+
+# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from armchair.core.jit import intrinsic, jit
+
+_f = np.float32
+_SMALLEST, _LARGEST = _f(-87.0), _f(88.0)
+_LOG2_E = _f(1.44269504)
+_LN2_HIGH, _LN2_LOW = _f(0.693359375), _f(-2.12194440e-4)  # a sum: the first has few digits
+_E6, _E5, _E4, _E3, _E2 = _f(1 / 720), _f(1 / 120), _f(1 / 24), _f(1 / 6), _f(0.5)
+_ONE, _HALF = _f(1), _f(0.5)
+
+_SQRT_HALF = _f(0.7071067811865476)
+# Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26: within 1.5e-7
+_T = _f(0.3275911)
+_A1, _A2, _A3 = _f(0.254829592), _f(-0.284496736), _f(1.421413741)
+_A4, _A5 = _f(-1.453152027), _f(1.061405429)
+
+
+@intrinsic
+def _power_of_two(_context: Any, exponent: Any) -> Any:
+    """2 to a whole number from -126 to 127: its float32 put together from bits."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        exponent = builder.add(arguments[0], ir.IntType(32)(127))
+        return builder.bitcast(builder.shl(exponent, ir.IntType(32)(23)), ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@jit(fastmath={"contract"})
+def exp(x):
+    """E to the x; what lies outside of float32's range is taken to its end."""
+    x = min(max(x, _SMALLEST), _LARGEST)
+    twos = np.floor(x * _LOG2_E + _HALF)
+    rest = (x - twos * _LN2_HIGH) - twos * _LN2_LOW  # |rest| <= ln(2) / 2
+    series = ((((_E6 * rest + _E5) * rest + _E4) * rest + _E3) * rest + _E2) * rest + _ONE
+    return (series * rest + _ONE) * _power_of_two(np.int32(twos))
+
+
+@jit(fastmath={"contract"})
+def gelu(x):
+    """X · Φ(x), Φ the distribution function of the normal distribution."""
+    z = abs(x) * _SQRT_HALF
+    t = _ONE / (_ONE + _T * z)
+    tail = ((((_A5 * t + _A4) * t + _A3) * t + _A2) * t + _A1) * t * exp(-z * z) * _HALF
+    return x * _HALF + abs(x) * (_HALF - tail)
+
+
+@jit(fastmath={"contract", "reassoc"})
+def layer_norm(x, gain, bias, eps, output):
+    """Normalise `x`, D, into `output`."""
+    scale = _ONE / _f(len(x))
+    total = _f(0)
+    for number in x:
+        total += number
+    mean = total * scale
+    squares = _f(0)
+    for number in x:
+        squares += (number - mean) * (number - mean)
+    factor = _ONE / np.sqrt(squares * scale + eps)
+    for i in range(len(x)):
+        output[i] = (x[i] - mean) * factor * gain[i] + bias[i]
+
+
+@jit(fastmath={"contract", "reassoc", "nnan", "nsz"})
+def softmax(scores, factor):
+    """Of scores times a positive factor, in place."""
+    highest, total = scores[0], _f(0)
+    for score in scores:
+        highest = max(highest, score)
+    for i in range(len(scores)):
+        scores[i] = exp((scores[i] - highest) * factor)
+    for score in scores:
+        total += score
+    scale = _ONE / total
+    for i in range(len(scores)):
+        scores[i] *= scale

@@ -1,0 +1,310 @@
+"""Products with weights in panels of sixteen outputs, for a few rows on a CPU, by our own code.
+
+A library's matrix product is made for many rows. A step of sampling has as many rows as pictures
+are drawn, and takes the time in which its weights are read; so they lie here in the order in which
+they are read, in 32, 16, or 8 bits, and are widened to 32 in registers:
+
+    panels[p, k, n] = weight[16 p + n, k]
+
+A panel's sums over k stay in registers, each added up in the order of k by fused multiply-adds. A
+row's sums therefore have the same bits whichever rows stand beside it.
+
+`multiply` runs inside other compiled functions, on flat arrays: what it reads and writes is named
+by where it begins. `pack_linear` makes panels.
+"""
+
+# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from armchair.core.jit import intrinsic, jit
+
+PANEL = 16
+_BLOCK = 1 << 16  # weights that stay in a processor's second cache while rows go by
+
+_FLOAT, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_FLOATS, _INTS = ir.VectorType(_FLOAT, PANEL), ir.VectorType(_I32, PANEL)
+_MULTIPLY_ADD = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+
+
+def filled(count: int) -> int:
+    """So many, filled up to whole panels."""
+    return count + -count % PANEL
+
+
+def in_panels(weights: Shaped[Tensor, "*L N K"]) -> Shaped[Tensor, "*L P K 16"]:
+    """Lay out matrices; outputs are filled up with zeros."""
+    weights = F.pad(weights, (0, 0, 0, -weights.shape[-2] % PANEL))
+    return weights.unflatten(-2, (-1, PANEL)).mT
+
+
+def pack_linear(
+    linear: nn.Linear, dtype: torch.dtype
+) -> tuple[Shaped[Tensor, "P K 16"], Float[Tensor, "2 P16"]]:
+    """Lay out a linear layer.
+
+    Args:
+        linear: From K numbers to N.
+        dtype: What to keep weights in: float32; bfloat16, rounded to the nearest; or int8, under
+            a scale for each output with which its largest weight becomes 127.
+
+    Returns:
+        The panels; and for each output the scale that its sum is to be multiplied by, and the bias
+        to be added then.
+    """
+    weight, bias = linear.weight.detach().float(), linear.bias.detach().float()
+    scale = torch.ones_like(bias)
+    if dtype == torch.int8:
+        scale = weight.abs().amax(dim=1) / 127
+        weight = (weight / scale.clamp(min=1e-30)[:, None]).round()
+    factors = F.pad(torch.stack([scale, bias]), (0, -len(bias) % PANEL))
+    return in_panels(weight.to(dtype)), factors
+
+
+def _tile(num_rows: int, num_panels: int) -> Any:
+    """The product of so many rows and neighbouring panels, with all its sums in registers.
+
+    What is made takes, in this order: an array of numbers, where in it the first row begins, and
+    the distance to the next; an array of panels, where the first of them begins, and the distance
+    to the next; how many numbers a row has; and the array of sums, where they go, and the distance
+    from one row's to the next one's.
+    """
+
+    @intrinsic
+    def tile(
+        _: Any,
+        numbers: Any,
+        row: Any,
+        row_distance: Any,
+        panels: Any,
+        panel: Any,
+        panel_distance: Any,
+        count: Any,
+        sums: Any,
+        place: Any,
+        place_distance: Any,
+    ) -> Any:
+        names = (row, row_distance, panel, panel_distance, count, place, place_distance)
+        if any(kind.bitwidth != 64 for kind in names):
+            return None
+        signature = types.void(
+            *(numbers, row, row_distance, panels, panel, panel_distance),
+            *(count, sums, place, place_distance),
+        )
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            def begin(array: int) -> Any:
+                made = context.make_array(signature.args[array])
+                data = made(context, builder, arguments[array]).data
+                return builder.gep(data, [arguments[array + 1]])
+
+            stored = context.get_data_type(signature.args[3].dtype)
+            function = _tile_function(builder.module, num_rows, num_panels, stored)
+            x, weights, out = begin(0), begin(3), begin(7)
+            _, _, row, _, _, panel, count, _, _, place = arguments
+            builder.call(function, [x, row, weights, panel, count, out, place])
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+def _tile_function(module: Any, num_rows: int, num_panels: int, stored: Any) -> Any:
+    """The same as a function of pointers, distances, and a count; each module has one."""
+    name = f"armchair_tile_{num_rows}x{num_panels}_{stored}"
+    pointer, weight_pointer = _FLOAT.as_pointer(), stored.as_pointer()
+    kind = ir.FunctionType(
+        ir.VoidType(), [pointer, _I64, weight_pointer, _I64, _I64, pointer, _I64]
+    )
+    function = cgutils.get_or_insert_function(module, kind, name)
+    if not function.is_declaration:
+        return function
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block())
+    x, row_distance, weights, panel_distance, count, out, place_distance = function.args
+    multiply_add = cgutils.get_or_insert_function(module, _MULTIPLY_ADD, "llvm.fmuladd.v16f32")
+    totals = {
+        (row, column): cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, [0.0] * PANEL))
+        for row in range(num_rows)
+        for column in range(num_panels)
+    }
+    with cgutils.for_range(builder, count) as loop:
+        at = builder.gep(weights, [builder.mul(loop.index, _I64(PANEL))])
+        columns = [
+            _widened(builder, builder.gep(at, [builder.mul(panel_distance, _I64(column))]))
+            for column in range(num_panels)
+        ]
+        for row in range(num_rows):
+            begin = builder.gep(x, [builder.mul(row_distance, _I64(row))])
+            factor = _repeated(builder, builder.load(builder.gep(begin, [loop.index])))
+            for column, weight in enumerate(columns):
+                total = totals[row, column]
+                summed = builder.call(multiply_add, [factor, weight, builder.load(total)])
+                builder.store(summed, total)
+    for (row, column), total in totals.items():
+        begin = builder.gep(out, [builder.mul(place_distance, _I64(row))])
+        place = builder.gep(begin, [_I64(column * PANEL)])
+        place = builder.bitcast(place, _FLOATS.as_pointer())
+        store: Any = builder.store(builder.load(total), place)
+        store.align = 4
+    builder.ret_void()
+    return function
+
+
+def _widened(builder: Any, pointer: Any) -> Any:
+    """Sixteen weights as float32."""
+    stored = pointer.type.pointee
+    vector = ir.VectorType(stored, PANEL).as_pointer()
+    loaded = builder.load(builder.bitcast(pointer, vector))
+    if stored == _FLOAT:
+        loaded.align = 4
+        return loaded
+    loaded.align = stored.width // 8
+    if stored.width == 16:  # bfloat16, the upper half of a float32
+        upper = builder.shl(builder.zext(loaded, _INTS), ir.Constant(_INTS, [16] * PANEL))
+        return builder.bitcast(upper, _FLOATS)
+    return builder.sitofp(builder.sext(loaded, _INTS), _FLOATS)
+
+
+def _repeated(builder: Any, number: Any) -> Any:
+    undefined = ir.Constant(_FLOATS, ir.Undefined)
+    first = builder.insert_element(undefined, number, _I32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(_INTS, [0] * PANEL))
+
+
+# As many sums at once as hide how long one takes, and as registers can hold.
+_one_row_four_panels = _tile(1, 4)
+_one_row_two_panels = _tile(1, 2)
+_one_row = _tile(1, 1)
+_two_rows_two_panels = _tile(2, 2)
+_two_rows = _tile(2, 1)
+_four_rows = _tile(4, 1)
+
+
+@jit()
+def multiply(
+    numbers, row, row_distance, num_rows, panels, panel, panel_distance, num_panels, count, sums,
+    place, place_distance,
+):  # fmt: skip
+    """Sums of rows times neighbouring panels.
+
+    Args:
+        numbers: Flat array of float32, in which rows are.
+        row: Where the first row begins.
+        row_distance: From one row to the next.
+        num_rows: Rows.
+        panels: Flat array of float32, of uint16, which are bfloat16, or of int8.
+        panel: Where the first panel begins.
+        panel_distance: From one panel to the next.
+        num_panels: Panels.
+        count: Numbers of a row, and as many times sixteen of a panel.
+        sums: Flat array of float32, written to.
+        place: Where the sums of the first row go, sixteen a panel.
+        place_distance: From one row's to the next one's.
+    """
+    block = max(4, _BLOCK // (count * PANEL))
+    for first in range(0, num_panels, block):
+        last = min(first + block, num_panels)
+        left, x, to = num_rows, row, place
+        while left > 0:
+            rows = 4 if left >= 4 else 2 if left >= 2 else 1
+            number = first
+            while number < last:
+                w, at, room = panel + number * panel_distance, to + number * PANEL, last - number
+                if rows == 4:
+                    _four_rows(
+                        numbers,
+                        x,
+                        row_distance,
+                        panels,
+                        w,
+                        panel_distance,
+                        count,
+                        sums,
+                        at,
+                        place_distance,
+                    )
+                    number += 1
+                elif rows == 2 and room >= 2:
+                    _two_rows_two_panels(
+                        numbers,
+                        x,
+                        row_distance,
+                        panels,
+                        w,
+                        panel_distance,
+                        count,
+                        sums,
+                        at,
+                        place_distance,
+                    )
+                    number += 2
+                elif rows == 2:
+                    _two_rows(
+                        numbers,
+                        x,
+                        row_distance,
+                        panels,
+                        w,
+                        panel_distance,
+                        count,
+                        sums,
+                        at,
+                        place_distance,
+                    )
+                    number += 1
+                elif room >= 4:
+                    _one_row_four_panels(
+                        numbers,
+                        x,
+                        row_distance,
+                        panels,
+                        w,
+                        panel_distance,
+                        count,
+                        sums,
+                        at,
+                        place_distance,
+                    )
+                    number += 4
+                elif room >= 2:
+                    _one_row_two_panels(
+                        numbers,
+                        x,
+                        row_distance,
+                        panels,
+                        w,
+                        panel_distance,
+                        count,
+                        sums,
+                        at,
+                        place_distance,
+                    )
+                    number += 2
+                else:
+                    _one_row(
+                        numbers,
+                        x,
+                        row_distance,
+                        panels,
+                        w,
+                        panel_distance,
+                        count,
+                        sums,
+                        at,
+                        place_distance,
+                    )
+                    number += 1
+            left, x, to = left - rows, x + rows * row_distance, to + rows * place_distance

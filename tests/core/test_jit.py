@@ -1,0 +1,84 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from armchair.core.jit import Threads, jit, meet, piece
+
+
+@jit()
+def half(x):
+    return x / 2
+
+
+@jit()
+def quarter(x):
+    return half(half(x))
+
+
+def early(x):
+    return not_yet(x) + 1
+
+
+@jit()
+def count_in_turns(numbers, rounds, thread, num_threads, counter):
+    """Each round every thread adds one to its neighbour's number."""
+    for turn in range(rounds):
+        numbers[(thread + turn) % num_threads] += 1
+        meet(counter, num_threads * (turn + 1))
+
+
+@jit()
+def fill(numbers, start, size, value):
+    part = piece(numbers, start, size)
+    for i in range(len(part)):
+        part[i] = value
+
+
+def test_compiled_functions_compute():
+    assert quarter(3.0) == 0.75
+    assert np.isinf(jit()(lambda x: 1 / x)(0.0))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_threads_meet_before_they_go_on(count):
+    numbers = np.zeros(count, np.int64)
+    threads = Threads(count)
+    for _ in range(3):
+        threads.run(count_in_turns, numbers, 200)
+    assert numbers.tolist() == [600] * count
+
+
+def test_a_piece_is_a_part_of_its_array():
+    numbers = np.zeros(8)
+    fill(numbers, 2, 3, 5.0)
+    assert numbers.tolist() == [0, 0, 5, 5, 5, 0, 0, 0]
+
+
+def test_what_is_called_must_be_defined_before():
+    with pytest.raises(NameError, match="uses not_yet, which must be defined before"):
+        jit()(early)
+
+
+SOURCE = "from armchair.core.jit import jit\nfrom inner import inner\n\n\n@jit()\ndef outer(x):\n    return inner(x)\n"  # noqa: E501
+INNER = "from armchair.core.jit import jit\n\n\n@jit()\ndef inner(x):\n    return x + {}\n"
+
+
+def call(folder):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    program = "from outer import outer; print(outer(1), outer.stats.cache_hits)"
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return result.stdout.split()
+
+
+def test_machine_code_is_kept_until_a_function_or_one_that_it_calls_changes(tmp_path):
+    (tmp_path / "outer.py").write_text(SOURCE)
+    (tmp_path / "inner.py").write_text(INNER.format(1))
+    assert call(tmp_path) == ["2", "Counter()"]
+    assert call(tmp_path)[0] == "2"
+    assert "1})" in "".join(call(tmp_path)[1:])
+    (tmp_path / "inner.py").write_text(INNER.format(10))
+    assert call(tmp_path) == ["11", "Counter()"]

@@ -1,0 +1,61 @@
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from armchair.core.jit import jit
+from armchair.nn.compiled_functions import exp, gelu, layer_norm, softmax
+
+
+@jit()
+def each_exp(x):
+    for i in range(len(x)):
+        x[i] = exp(x[i])
+
+
+@jit()
+def each_gelu(x):
+    for i in range(len(x)):
+        x[i] = gelu(x[i])
+
+
+def test_exp_is_right_to_the_last_digits():
+    x = torch.cat([torch.linspace(-86, 88, 100_001), torch.tensor([0.0])])
+    found = x.clone()
+    each_exp(found.numpy())
+    torch.testing.assert_close(found, x.exp(), atol=0, rtol=5e-7)
+    assert found[-1] == 1
+
+
+def test_exp_takes_what_is_far_away_to_the_ends():
+    ends = np.array([-np.inf, -1e9, 1e9], np.float32)
+    each_exp(ends)
+    assert (ends[:2] < 1e-37).all()
+    assert (ends[:2] >= 0).all()
+    assert np.isfinite(ends).all()
+
+
+def test_gelu_is_torchs():
+    x = torch.cat([torch.linspace(-12, 12, 100_001), torch.tensor([0.0, -100.0, 100.0])])
+    found = x.clone()
+    each_gelu(found.numpy())
+    torch.testing.assert_close(found, F.gelu(x), atol=1e-6, rtol=1e-6)
+
+
+def test_layer_norm_is_torchs():
+    torch.manual_seed(0)
+    for width in (5, 32, 257):
+        x, gain, bias = torch.randn(width) * 3 + 2, torch.randn(width), torch.randn(width)
+        output = torch.empty(width)
+        arrays = (array.numpy() for array in (x, gain, bias))
+        layer_norm(*arrays, np.float32(1e-5), output.numpy())
+        torch.testing.assert_close(output, F.layer_norm(x, (width,), gain, bias))
+
+
+def test_softmax_is_torchs_and_hides_what_is_minus_infinity():
+    torch.manual_seed(0)
+    scores = torch.randn(50) * 4
+    scores[10:20] = -torch.inf
+    found = scores.clone()
+    softmax(found.numpy(), np.float32(0.7))
+    torch.testing.assert_close(found, (scores * 0.7).softmax(0))
+    assert (found[10:20] < 1e-37).all()
