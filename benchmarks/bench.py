@@ -7,7 +7,8 @@ Every contestant is a process of its own (benchmarks/contestants), the rivals' i
 within a row they take turns, so that all see the same machine, and each has the machine to itself.
 Medians over turns; slow ones have fewer. The floor is measured before each row. Prints a table, and
 writes benchmarks/results/bench.json and bench.md, a row as soon as it is there; rows that are not
-measured stay as they were, with the commit, the date and the machine that they are of.
+measured stay as they were, with the commit, the date and the machine that they are of. On another
+machine give another name with --out; on part of one, start it under `taskset`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import torch
 from contestants.shapes import AUTOENCODER_BATCH, SHAPES
 from floor import drawing_seconds, measure_floor, training_seconds
 
-from armchair.core.device import has_fast_bf16
+from armchair.core.device import has_fast_bf16, usable_cores
 from armchair.core.files import write_text
 from armchair.core.provenance import provenance
 
@@ -64,17 +65,23 @@ class Row:
         task: See the contestants.
         shape: A name of `SHAPES`.
         batch: Pictures at once.
-        rivals: Whom ours is compared with.
+        ours: In which precisions; int8 is no party to comparisons.
+        rivals: Whom the best of ours is compared with.
     """
 
     name: str
     task: str
     shape: str
     batch: int
+    ours: tuple[Contestant, ...]
     rivals: tuple[Contestant, ...]
 
 
-OURS = Contestant("armchair", "ours.py", "paper")
+def _ours(*precisions: str) -> tuple[Contestant, ...]:
+    return tuple(Contestant(f"armchair, {one}", "ours.py", one) for one in precisions)
+
+
+DRAWING = _ours("float32", "bfloat16", "int8")
 
 
 def _rows(precisions: list[str]) -> list[Row]:
@@ -105,41 +112,48 @@ def _rows(precisions: list[str]) -> list[Row]:
             "sample",
             "A",
             batch,
+            DRAWING,
             (*theirs(slow, *variants), *gpt2(fast), *x_transformers()),
         )
         for batch, slow, fast, variants in (
             (1, 40, 3, ("full", "mix", "full-cached")),
             (8, 60, 3, ("full", "mix", "full-cached")),
-            (32, 60, 4, ("full",)),  # a quarter of an hour already
+            (32, 60, 4, ("full", "full-cached")),  # a quarter of an hour on slow cores
         )
     ]
-    rows += [Row(f"sampling B, batch {batch}", "sample", "B", batch, gpt2(4)) for batch in (1, 8)]
+    rows += [
+        Row(f"sampling B, batch {batch}", "sample", "B", batch, DRAWING, gpt2(4))
+        for batch in (1, 8)
+    ]
     rows += [
         Row(
             f"training {shape}",
             "train",
             shape,
             SHAPES[shape].train_batch,
+            _ours(precisions[-1]),
             (*theirs(3.5, "full", "mix"), *gpt2(2, precisions[-1])),
         )
         for shape in SHAPES
     ]
     rivals = (Contestant("dalle-pytorch", "dalle_pytorch_.py", "full", 3),)
-    return [*rows, Row("training a discrete VAE", "autoencoder", "A", AUTOENCODER_BATCH, rivals)]
+    ours = _ours(precisions[-1])
+    row = Row("training a discrete VAE", "autoencoder", "A", AUTOENCODER_BATCH, ours, rivals)
+    return [*rows, row]
 
 
 class Process:
     """A contestant at work."""
 
     def __init__(self, contestant: Contestant, row: Row) -> None:
-        python = sys.executable if contestant == OURS else str(RIVALS_PYTHON)
+        python = sys.executable if contestant in row.ours else str(RIVALS_PYTHON)
         words = [row.task, row.shape, str(row.batch), contestant.variant]
         # What it says beside its answers; a pipe might run full.
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - see `end`
         self.process = subprocess.Popen(
             [python, contestant.script, *words],
             cwd=CONTESTANTS,
-            env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())},
+            env={**os.environ, "OMP_NUM_THREADS": str(usable_cores())},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -171,15 +185,15 @@ class Process:
         self.errors.close()
 
 
-def measure(row: Row) -> list[dict[str, Any]]:
-    """Rates of ours and then of each rival, and how many times as fast ours is."""
-    contestants = (OURS, *row.rivals)
+def measure(row: Row, most_turns: int = TURNS) -> list[dict[str, Any]]:
+    """Rates of ours and then of each rival, and how many times as fast the best of ours is."""
+    contestants = (*row.ours, *row.rivals)
     turns: dict[Contestant, list[dict[str, float]]] = {one: [] for one in contestants}
     processes: dict[Contestant, Process] = {}
     try:
         for one in contestants:
             processes[one] = Process(one, row)
-        for _ in range(TURNS):
+        for _ in range(most_turns):
             for one, process in processes.items():
                 if sum(turn["seconds"] for turn in turns[one]) < ENOUGH_SECONDS:
                     turns[one].append(process.turn())
@@ -187,13 +201,14 @@ def measure(row: Row) -> list[dict[str, Any]]:
         for process in processes.values():
             process.end()
     rates = {one: [t["units"] / t["seconds"] for t in of_one] for one, of_one in turns.items()}
-    own = statistics.median(rates[OURS])
+    own = max(statistics.median(rates[one]) for one in row.ours if one.variant != "int8")
     found = []
     for one in contestants:
         rate = statistics.median(rates[one])
         found.append(
             {
                 "contestant": one.name,
+                "is_ours": one in row.ours,
                 "units_per_second": rate,
                 "lowest": min(rates[one]),
                 "highest": max(rates[one]),
@@ -207,11 +222,10 @@ def measure(row: Row) -> list[dict[str, Any]]:
     return found
 
 
-def of_the_floor(
-    row: Row, rate: float, floor: dict[str, float], dtype: torch.dtype
-) -> float | None:
-    """Which share of the machine's best ours reaches."""
-    shape = SHAPES[row.shape]
+def of_the_floor(row: Row, contestant: dict[str, Any], floor: dict[str, float]) -> float | None:
+    """Which share of the machine's best one of ours reaches."""
+    shape, rate = SHAPES[row.shape], contestant["units_per_second"]
+    dtype = getattr(torch, contestant["precision"])
     if row.task == "sample":
         return rate / (row.batch / drawing_seconds(shape, row.batch, floor, dtype))
     if row.task == "train":
@@ -226,24 +240,23 @@ def table(rows: dict[str, Any]) -> str:
         "# DALL·E 1 against its rivals",
         "",
         "Written by `make bench`. Medians, and lowest and highest; tokens a second, or pictures of",
-        "the discrete VAE. The floor is the time that the machine needs for the products with",
-        "weights, or to read them, and nothing else.",
+        "the discrete VAE. Rivals are compared with the best of ours, int8 aside. The floor is the",
+        "time in which the machine reads the weights, or multiplies with them, and nothing else.",
         "",
         "| what | who | a second | ours is | to reach | peak memory | of the floor |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
-        for one in row["contestants"]:
-            own = one["contestant"] == OURS.name
+        for number, one in enumerate(row["contestants"]):
             spread = f"{one['lowest']:.4g} to {one['highest']:.4g}"
             cells = [
-                name if own else "",
-                f"{one['contestant']}, {one['precision']}" if own else one["contestant"],
+                "" if number else name,
+                one["contestant"],
                 f"{one['units_per_second']:.4g} ({spread})",
-                "" if own else f"{one['times_as_fast']:.2f}x",
+                "" if one["is_ours"] else f"{one['times_as_fast']:.2f}x",
                 f"{one['at_least']:g}x" if one["at_least"] else "",
                 f"{one['peak_bytes'] / 2**20:.0f} MiB",
-                f"{row['of_the_floor']:.0%}" if own and row["of_the_floor"] else "",
+                f"{one['of_the_floor']:.0%}" if one.get("of_the_floor") else "",
             ]
             lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| what | commit | date | machine | at its best |", "|---|---|---|---|---|"]
@@ -262,6 +275,8 @@ def main() -> None:
     """Measure, print the table, and write it down."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", nargs="+", default=[""], help="only rows that begin so")
+    parser.add_argument("--turns", type=int, default=TURNS, help="of each, unless it is slow")
+    parser.add_argument("--out", default="bench", help="the results' name, for another machine")
     options = parser.parse_args()
     if not RIVALS_PYTHON.exists():
         parser.error(f"there is no {RIVALS_PYTHON}: run `make .venv-rivals/installed`")
@@ -271,18 +286,20 @@ def main() -> None:
     if not chosen:
         names = ", ".join(row.name for row in rows)
         parser.error(f"--rows: none begins with {options.rows}; there are {names}")
-    file = RESULTS / "bench.json"
+    file = RESULTS / f"{options.out}.json"
     found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
     for row in chosen:
         print(row.name, file=sys.stderr, flush=True)
         floor = measure_floor(dtypes)
-        contestants = measure(row)
-        share = of_the_floor(row, contestants[0]["units_per_second"], floor, dtypes[-1])
-        figures = {"contestants": contestants, "of_the_floor": share, "floor": floor}
+        contestants = measure(row, options.turns)
+        for one in contestants:
+            if one["is_ours"]:
+                one["of_the_floor"] = of_the_floor(row, one, floor)
+        figures = {"contestants": contestants, "floor": floor}
         found[row.name] = {**figures, **provenance(CPU)}
         found = {one.name: found[one.name] for one in rows if one.name in found}
         write_text(file, json.dumps(found, indent=2) + "\n")
-        write_text(RESULTS / "bench.md", table(found))
+        write_text(RESULTS / f"{options.out}.md", table(found))
     print(table(found))
 
 

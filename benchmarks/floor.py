@@ -29,15 +29,17 @@ def measure_floor(dtypes: list[torch.dtype]) -> dict[str, float]:
     return found
 
 
-def drawing_seconds(shape: Shape, batch: int, floor: dict[str, float], dtype: torch.dtype) -> float:
+def drawing_seconds(
+    shape: Shape, batch: int, floor: dict[str, float], weight_dtype: torch.dtype
+) -> float:
     """The least time for one token of each of `batch` pictures.
 
-    Every weight is read once, or multiplied with every row, whichever takes longer; the cache and
-    everything else count as free.
+    Every weight is read once, or multiplied with every row as fast as the machine multiplies in any
+    precision, whichever takes longer; the cache and everything else count as free.
     """
     weights = _weights(shape)
-    read = weights * dtype.itemsize / floor["memory"]
-    multiplied = 2 * weights * batch / floor[str(dtype).removeprefix("torch.")]
+    read = weights * weight_dtype.itemsize / floor["memory"]
+    multiplied = 2 * weights * batch / max(floor["float32"], floor.get("bfloat16", 0))
     return max(read, multiplied)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from serving import Run, serve
 from shapes import AUTOENCODER_BATCH, AUTOENCODER_CODES, AUTOENCODER_PIXELS, SHAPES
 
-from armchair.core.device import autocast, has_fast_bf16, prepare_for_training
+from armchair.core.device import autocast, prepare_for_training
 from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
 from armchair.models.sequence.text_to_image import TextToImageConfig, TextToImageTransformer
 from armchair.sampling.tokens import sample
@@ -21,19 +20,19 @@ WARM_UP = 8  # image tokens
 
 
 def build(task: str, shape: str, batch: int, variant: str) -> tuple[Run, dict[str, Any]]:
-    """A task; the variant is the pattern of attention, "paper" or "full"."""
+    """A task; the variant is its precision: of weights for drawing, autocast for training."""
     torch.manual_seed(0)
-    dtype = torch.bfloat16 if has_fast_bf16(CPU) else torch.float32
+    dtype = getattr(torch, variant)
     about = {"torch": torch.__version__, "precision": str(dtype).removeprefix("torch.")}
     if task == "autoencoder":
         model, run = _autoencoder(dtype)
     else:
-        model = _transformer(shape, variant)
+        model = _transformer(shape)
         run = {"sample": _sampling, "train": _training}[task](model, shape, batch, dtype)
     return run, {**about, "parameters": sum(p.numel() for p in model.parameters())}
 
 
-def _transformer(shape: str, attention: str) -> TextToImageTransformer:
+def _transformer(shape: str) -> TextToImageTransformer:
     sizes = SHAPES[shape]
     return TextToImageTransformer(
         TextToImageConfig(
@@ -44,7 +43,6 @@ def _transformer(shape: str, attention: str) -> TextToImageTransformer:
             dim=sizes.dim,
             num_layers=sizes.num_layers,
             num_heads=sizes.num_heads,
-            attention=attention,  # type: ignore[arg-type]
         )
     )
 
@@ -55,8 +53,8 @@ def _sampling(model: TextToImageTransformer, shape: str, batch: int, dtype: torc
     keys = [(0, index) for index in range(batch)]
 
     def draw(prime: torch.Tensor | None = None) -> int:
-        with autocast(CPU, dtype):
-            sample(model, text, keys=keys, top_k=sizes.image_vocab // 2, prime=prime)
+        top_k = sizes.image_vocab // 2
+        sample(model, text, keys=keys, top_k=top_k, prime=prime, weight_dtype=dtype)
         return batch * sizes.image_length
 
     draw(torch.randint(sizes.image_vocab, (batch, sizes.image_length - WARM_UP)))
@@ -111,5 +109,4 @@ def _autoencoder(dtype: torch.dtype) -> tuple[DiscreteVAE, Run]:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(os.cpu_count() or 1)
     serve(partial(build))

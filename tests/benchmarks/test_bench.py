@@ -18,10 +18,10 @@ FLOOR = {"float32": 1e9, "bfloat16": 1e10, "memory": 1e8, "cache": 1e9}
 
 
 def test_a_token_costs_its_weights_or_its_products() -> None:
-    read, multiplied = 4 * WEIGHTS / 1e8, 2 * WEIGHTS / 1e9
+    read, multiplied = 4 * WEIGHTS / 1e8, 2 * WEIGHTS / 1e10
     assert drawing_seconds(SHAPES["A"], 1, FLOOR, torch.float32) == pytest.approx(read)
-    found = drawing_seconds(SHAPES["A"], 100, FLOOR, torch.float32)
-    assert found == pytest.approx(100 * multiplied)
+    found = drawing_seconds(SHAPES["A"], 1000, FLOOR, torch.float32)
+    assert found == pytest.approx(1000 * multiplied)
     found = drawing_seconds(SHAPES["A"], 1, FLOOR, torch.bfloat16)
     assert found == pytest.approx(read / 2)
 
@@ -69,17 +69,19 @@ def test_contestants_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     text = "from serving import serve; serve(lambda *given: (lambda: 5, {'precision': given[3]}))"
     rival = script(tmp_path, text)
     monkeypatch.setattr(bench, "RIVALS_PYTHON", sys.executable)
-    monkeypatch.setattr(bench, "OURS", Contestant("armchair", rival.script, "paper"))
-    row = Row("training A", "train", "A", 8, (rival,))
-    ours, theirs = bench.measure(row)
-    assert [one["contestant"] for one in (ours, theirs)] == ["armchair", "a rival"]
+    variants = [Contestant(f"armchair, {one}", rival.script, one) for one in ("float32", "int8")]
+    row = Row("training A", "train", "A", 8, tuple(variants), (rival,))
+    ours, fewer_bits, theirs = bench.measure(row)
+    assert [one["contestant"] for one in (ours, theirs)] == ["armchair, float32", "a rival"]
+    assert [one["is_ours"] for one in (ours, fewer_bits, theirs)] == [True, True, False]
     assert ours["turns"] == theirs["turns"] == bench.TURNS
     assert ours["times_as_fast"] == 1
     assert theirs["lowest"] <= theirs["units_per_second"] <= theirs["highest"]
     about = {"commit": "abc", "date": "2026-11-26", "hardware": "a machine"}
-    row_of = {"contestants": [ours, theirs], "of_the_floor": 0.25, "floor": FLOOR, **about}
+    ours["of_the_floor"] = 0.25
+    row_of = {"contestants": [ours, theirs], "floor": FLOOR, **about}
     page = bench.table({row.name: row_of})
-    assert "| training A | armchair, paper |" in page
+    assert "| training A | armchair, float32 |" in page
     assert "| 3x |" in page
     assert "| 25% |" in page
     assert "| training A | abc | 2026-11-26 | a machine | float32 1 GFLOP/s" in page
@@ -89,7 +91,7 @@ def test_a_contestant_that_ends_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(bench, "RIVALS_PYTHON", sys.executable)
     rival = script(tmp_path, "raise ValueError('it does not build')")
     with pytest.raises(RuntimeError, match="it does not build"):
-        Process(rival, Row("training A", "train", "A", 8, ()))
+        Process(rival, Row("training A", "train", "A", 8, (), ()))
 
 
 def test_all_rows_are_there() -> None:

@@ -38,6 +38,13 @@ def test_picture_k_of_a_seed_is_the_same_whatever_the_batch(tiny_model: DALLE1) 
     assert all(_same(a, b) for a, b in zip(five, among_others[5:], strict=True))
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_weights_of_fewer_bits_draw_too(tiny_model: DALLE1, precision: str) -> None:
+    (picture,) = tiny_model.generate(PROMPT, seed=3, precision=precision)
+    assert picture.info["precision"] == precision
+    assert _same(tiny_model.generate(PROMPT, count=3, seed=3, precision=precision)[0], picture)
+
+
 def test_another_seed_draws_another_picture(tiny_model: DALLE1) -> None:
     one, other = (tiny_model.generate(PROMPT, seed=seed)[0] for seed in (0, 1))
     assert not _same(one, other)
@@ -67,6 +74,7 @@ def test_progress_reaches_the_total(tiny_model: DALLE1) -> None:
         ({"top_k": 0}, "top_k"),
         ({"top_p": 1.5}, "top_p"),
         ({"guidance_scale": 0.5}, "guidance_scale"),
+        ({"precision": "int4"}, "precision"),
         ({"tempature": 1.0}, "tempature"),
     ],
 )

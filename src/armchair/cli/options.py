@@ -66,7 +66,9 @@ class PaintingOptions:
     upsampler_sampler: str | None = None
     """DALL·E 2: how the upsamplers draw: dpm_solver, ddim, or ddpm, which wants many steps."""
     precision: str | None = None
-    """DALL·E 2: fp32, or bf16, which draws faster where the hardware has it; auto takes that."""
+    """DALL·E 2: fp32, or bf16, which draws faster where the hardware has it; auto takes that.
+    DALL·E 1: what weights are kept in, fp32, bf16, or int8: fewer bits are faster where few
+    pictures are drawn at once."""
 
     def given(self) -> dict[str, Any]:
         """Those that were given, by the name of the setting."""

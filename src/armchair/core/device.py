@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
 from pathlib import Path
 from typing import Literal, get_args
@@ -47,6 +48,13 @@ def resolve_device(name: str = "auto") -> torch.device:
                 hint="use --device auto, or install the build of torch that fits your GPU",
             )
     return device
+
+
+def usable_cores() -> int:
+    """The processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def has_fast_bf16(device: torch.device) -> bool:

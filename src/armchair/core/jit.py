@@ -35,6 +35,7 @@ from numba.np.arrayobj import populate_array
 
 intrinsic: Any = numba.extending.intrinsic  # called without the first argument of what it is of
 
+_sources_of: dict[Any, set[Path]] = {}  # of each compiled function
 _SPINS = 2000  # before a waiting thread lets others have its processor
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
@@ -58,8 +59,11 @@ def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
-            return numba.njit(function, **options)
-        stamps = sorted((str(file), file.stat().st_mtime_ns) for file in _sources(function))
+            compiled = numba.njit(function, **options)
+            _sources_of[compiled] = set()
+            return compiled
+        files = _sources_of[compiled] = _sources(function)
+        stamps = sorted((str(file), file.stat().st_mtime_ns) for file in files)
         cache: Any = compiled._cache  # type: ignore[attr-defined]
         cache._cache_file._source_stamp = (stamps, numba.__version__)
         return compiled
@@ -78,7 +82,7 @@ def _sources(function: Callable[..., Any]) -> set[Path]:
             raise NameError(f"{function.__name__} uses {name}, which must be defined before it")
         used = function.__globals__[name]
         if isinstance(used, CPUDispatcher):
-            files |= _sources(used.py_func)
+            files |= _sources_of.get(used, set())
         elif hasattr(used, "_defn"):  # an intrinsic
             files.add(Path(inspect.getfile(inspect.unwrap(used._defn))))
     return files

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,11 +12,11 @@ from armchair.core.device import resolve_device
 from armchair.core.errors import BundleError, UsageError
 from armchair.pipelines.bundle import Bundle, open_bundle
 from armchair.pipelines.bundle_search import find_bundle
-from armchair.pipelines.clip import CLIP
-from armchair.pipelines.dalle1 import DALLE1
-from armchair.pipelines.dalle2 import DALLE2
 
-_KINDS = {"dalle1": DALLE1, "dalle2": DALLE2, "clip": CLIP}
+if TYPE_CHECKING:
+    from armchair.pipelines.clip import CLIP
+
+_CLASSES = {"dalle1": "DALLE1", "dalle2": "DALLE2", "clip": "CLIP"}  # each in a module of its kind
 DRAWING = ("dalle1", "dalle2")
 """The kinds of model that draw pictures from prompts."""
 
@@ -57,10 +58,11 @@ def load(
 
 def load_bundle(bundle: Bundle, device: torch.device) -> Any:
     """Load the model of an open bundle; see `load`."""
-    if bundle.kind not in _KINDS:
-        expected = "one of " + ", ".join(_KINDS)
+    if bundle.kind not in _CLASSES:
+        expected = "one of " + ", ".join(_CLASSES)
         raise BundleError(f"{bundle.path}: kind", got=bundle.kind, expected=expected)
-    return _KINDS[bundle.kind].load(bundle, device)
+    module = importlib.import_module(f"armchair.pipelines.{bundle.kind}")
+    return getattr(module, _CLASSES[bundle.kind]).load(bundle, device)
 
 
 def load_clip(name: str, *, device: str = "auto", field: str = "model") -> CLIP:
@@ -77,7 +79,7 @@ def load_clip(name: str, *, device: str = "auto", field: str = "model") -> CLIP:
         UsageError: There is no such device, or the model has no CLIP.
     """
     model = load(name, device=device, kinds=("clip", "dalle2"), field=field)
-    clip: CLIP | None = model if isinstance(model, CLIP) else model.clip
+    clip: CLIP | None = model.clip if hasattr(model, "clip") else model
     if clip is None:
         hint = "a GLIDE and a DDPM have none; `armchair models` lists models with their kinds"
         raise UsageError(f"the CLIP of the model {name}", got=None, expected="one", hint=hint)

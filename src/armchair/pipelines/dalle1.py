@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from armchair.core.config import to_dict
-from armchair.core.errors import BundleError, ConfigError
+from armchair.core.device import autocast
+from armchair.core.errors import BundleError, ConfigError, UnknownNameError, UsageError
 from armchair.core.images import to_pil
 from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
 from armchair.models.autoencoders.interface import ImageTokenizer
@@ -30,6 +31,9 @@ from armchair.text.tokenizer import Tokenizer, TokenizerConfig
 
 KIND = "dalle1"
 
+WEIGHT_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+"""What the transformer's weights can be kept in while it draws, by the names of the setting."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
@@ -41,12 +45,16 @@ class SamplingSettings:
         top_p: Draw among the likeliest image tokens that together have this probability; None for
             all.
         guidance_scale: 1 for none; above it, the caption counts for more.
+        precision: What the transformer's weights are kept in while it draws: "fp32", "bf16", or, on
+            a CPU alone, "int8". Fewer bits are read faster, which tells where few pictures are
+            drawn at once.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     guidance_scale: float = 1.0
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature <= 100:
@@ -67,6 +75,8 @@ class SamplingSettings:
             raise ConfigError(
                 "guidance_scale", got=self.guidance_scale, expected="1 to 100", hint=hint
             )
+        if self.precision not in WEIGHT_DTYPES:
+            raise UnknownNameError("precision", self.precision, WEIGHT_DTYPES)
 
 
 def build_autoencoder(config: DiscreteVAEConfig | VQVAEConfig) -> ImageTokenizer:
@@ -196,6 +206,10 @@ class DALLE1(Drawing[SamplingSettings]):
         on_progress: Progress | None,
     ) -> Iterator[Image.Image]:
         assert text is not None
+        on_cpu, dtype = self.device.type == "cpu", WEIGHT_DTYPES[settings.precision]
+        if not on_cpu and dtype == torch.int8:
+            hint = "draw on a CPU with --device cpu"
+            raise UsageError("precision", got="int8", expected="fp32 or bf16 on a GPU", hint=hint)
         tokens_each = self.transformer.config.image_length
         for start in range(0, len(keys), batch_size):
             part = text[start : start + batch_size]
@@ -204,16 +218,18 @@ class DALLE1(Drawing[SamplingSettings]):
                 if on_progress is not None:
                     on_progress(start * tokens_each + drawn * size, len(keys) * tokens_each, None)
 
-            codes = sample(
-                self.transformer,
-                part,
-                keys=keys[start : start + batch_size],
-                temperature=settings.temperature,
-                top_k=settings.top_k,
-                top_p=settings.top_p,
-                guidance_scale=settings.guidance_scale,
-                progress=advance,
-            )
+            with autocast(self.device, torch.float32 if on_cpu else dtype):
+                codes = sample(
+                    self.transformer,
+                    part,
+                    keys=keys[start : start + batch_size],
+                    temperature=settings.temperature,
+                    top_k=settings.top_k,
+                    top_p=settings.top_p,
+                    guidance_scale=settings.guidance_scale,
+                    weight_dtype=dtype,
+                    progress=advance,
+                )
             yield from self.decode(codes)
 
     @torch.no_grad()
