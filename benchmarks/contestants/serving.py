@@ -34,11 +34,11 @@ def serve(build: Callable[[str, str, int, str], tuple[Run, dict[str, Any]]]) -> 
         started = time.perf_counter()
         units = run()
         seconds = time.perf_counter() - started
-        answer = {"seconds": seconds, "units": units, "peak_bytes": _peak_bytes()}
+        answer = {"seconds": seconds, "units": units, "peak_bytes": peak_bytes()}
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Of this process; `getrusage` would count what it was started from as well."""
     for line in Path("/proc/self/status").read_text("utf-8").splitlines():
         if line.startswith("VmHWM:"):
