@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,14 +132,23 @@ def _rows(precisions: list[str]) -> list[Row]:
             shape,
             SHAPES[shape].train_batch,
             _ours(precisions[-1]),
-            (*theirs(3.5, "full", "mix"), *gpt2(2, precisions[-1])),
+            (*theirs(3.5, *_in_each(precisions, "full", "mix")), *gpt2(2, precisions[-1])),
         )
         for shape in SHAPES
     ]
-    rivals = (Contestant("dalle-pytorch", "dalle_pytorch_.py", "full", 3),)
+    rivals = theirs(3, *_in_each(precisions, "full"))
     ours = _ours(precisions[-1])
     row = Row("training a discrete VAE", "autoencoder", "A", AUTOENCODER_BATCH, ours, rivals)
     return [*rows, row]
+
+
+def _in_each(precisions: list[str], *variants: str) -> list[str]:
+    """Variants for training, in float32 as they are called."""
+    return [
+        variant if precision == "float32" else f"{variant}-{precision}"
+        for variant in variants
+        for precision in precisions
+    ]
 
 
 class Process:
@@ -275,6 +284,7 @@ def main() -> None:
     """Measure, print the table, and write it down."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", nargs="+", default=[""], help="only rows that begin so")
+    parser.add_argument("--against", nargs="+", default=[""], help="only rivals that begin so")
     parser.add_argument("--turns", type=int, default=TURNS, help="of each, unless it is slow")
     parser.add_argument("--out", default="bench", help="the results' name, for another machine")
     options = parser.parse_args()
@@ -282,7 +292,13 @@ def main() -> None:
         parser.error(f"there is no {RIVALS_PYTHON}: run `make .venv-rivals/installed`")
     dtypes = [torch.float32, *([torch.bfloat16] if has_fast_bf16(CPU) else [])]
     rows = _rows([str(dtype).removeprefix("torch.") for dtype in dtypes])
-    chosen = [row for row in rows if row.name.startswith(tuple(options.rows))]
+    chosen = [
+        replace(
+            row, rivals=tuple(r for r in row.rivals if r.name.startswith(tuple(options.against)))
+        )
+        for row in rows
+        if row.name.startswith(tuple(options.rows))
+    ]
     if not chosen:
         names = ", ".join(row.name for row in rows)
         parser.error(f"--rows: none begins with {options.rows}; there are {names}")

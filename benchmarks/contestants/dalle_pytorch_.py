@@ -33,23 +33,28 @@ TYPES = {"full": ("full",), "mix": ("axial_row", "axial_col", "axial_row", "conv
 
 
 def build(task: str, shape: str, batch: int, variant: str) -> tuple[Run, dict[str, Any]]:
-    """A task; the variant is "full" or "mix", for sampling also with "-cached" behind it."""
+    """A task; the variant is "full" or "mix", for sampling also with "-cached" behind it.
+
+    For training it is followed by its precision: "full-bfloat16" trains under autocast.
+    """
     torch.manual_seed(0)
     library = _imported()
     about: dict[str, Any] = {
         "dalle-pytorch": importlib.metadata.version("dalle-pytorch"),
         "torch": torch.__version__,
-        "precision": "float32",
+        "precision": "bfloat16" if variant.endswith("bfloat16") else "float32",
     }
+    pattern, _, setting = variant.partition("-")
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=setting == "bfloat16")
     if task == "autoencoder":
         model = _autoencoder(library, layers=3, hidden=64)
-        run = _training_autoencoder(model)
+        run = _training_autoencoder(model, autocast)
     else:
-        pattern, _, cached = variant.partition("-")
         model = _transformer(library, shape, pattern)
-        run = _training(model, shape, batch)
         if task == "sample":
-            run = _sampling(model, shape, batch, cached=bool(cached))
+            run = _sampling(model, shape, batch, cached=setting == "cached")
+        else:
+            run = _training(model, shape, batch, autocast)
     return run, {**about, "parameters": sum(p.numel() for p in model.parameters())}
 
 
@@ -115,14 +120,16 @@ def _sampling(model: Any, shape: str, batch: int, *, cached: bool) -> Run:
     return draw
 
 
-def _training(model: Any, shape: str, batch: int) -> Run:
+def _training(model: Any, shape: str, batch: int, autocast: Any) -> Run:
     sizes = SHAPES[shape]
     text = torch.randint(1, sizes.text_vocab, (batch, sizes.text_length))
     codes = torch.randint(sizes.image_vocab, (batch, sizes.image_length))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def update() -> int:
-        model(text, codes, return_loss=True).backward()
+        with autocast:
+            loss = model(text, codes, return_loss=True)
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         return batch * sizes.length
@@ -130,12 +137,14 @@ def _training(model: Any, shape: str, batch: int) -> Run:
     return update
 
 
-def _training_autoencoder(model: Any) -> Run:
+def _training_autoencoder(model: Any, autocast: Any) -> Run:
     images = torch.rand(AUTOENCODER_BATCH, 3, AUTOENCODER_PIXELS, AUTOENCODER_PIXELS)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def update() -> int:
-        model(images, return_loss=True).backward()
+        with autocast:
+            loss = model(images, return_loss=True)
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         return AUTOENCODER_BATCH
