@@ -108,7 +108,7 @@ def _transformer(library: Any, shape: str, pattern: str) -> Any:
 
 def _sampling(model: Any, shape: str, batch: int, *, cached: bool) -> Run:
     sizes = SHAPES[shape]
-    text = torch.randint(1, sizes.text_vocab, (batch, sizes.text_length))
+    text = torch.randint(1, sizes.text_vocab, (1, sizes.text_length)).repeat(batch, 1)
     scale = 1.001 if cached else 1.0  # without guidance it drops its cache
     model.eval()
 

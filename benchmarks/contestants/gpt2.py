@@ -41,7 +41,7 @@ def build(task: str, shape: str, batch: int, variant: str) -> tuple[Run, dict[st
 def _sampling(model: Any, shape: str, batch: int, dtype: torch.dtype) -> Run:
     sizes = SHAPES[shape]
     model.to(dtype).eval()
-    text = torch.randint(sizes.text_vocab, (batch, sizes.text_length))
+    text = torch.randint(sizes.text_vocab, (1, sizes.text_length)).repeat(batch, 1)
 
     @torch.no_grad()
     def draw(count: int = sizes.image_length) -> int:

@@ -49,7 +49,7 @@ def _transformer(shape: str) -> TextToImageTransformer:
 
 def _sampling(model: TextToImageTransformer, shape: str, batch: int, dtype: torch.dtype) -> Run:
     sizes = SHAPES[shape]
-    text = torch.randint(sizes.text_vocab, (batch, sizes.text_length))
+    text = torch.randint(sizes.text_vocab, (1, sizes.text_length)).repeat(batch, 1)
     keys = [(0, index) for index in range(batch)]
 
     def draw(prime: torch.Tensor | None = None) -> int:
@@ -57,7 +57,8 @@ def _sampling(model: TextToImageTransformer, shape: str, batch: int, dtype: torc
         sample(model, text, keys=keys, top_k=top_k, prime=prime, weight_dtype=dtype)
         return batch * sizes.image_length
 
-    draw(torch.randint(sizes.image_vocab, (batch, sizes.image_length - WARM_UP)))
+    given = sizes.image_length - WARM_UP
+    draw(torch.randint(sizes.image_vocab, (1, given)).repeat(batch, 1))
     return draw
 
 

@@ -31,7 +31,7 @@ def build(task: str, shape: str, batch: int, variant: str) -> tuple[Run, dict[st
     )
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[variant]
     model = AutoregressiveWrapper(network).to(dtype).eval()
-    text = torch.randint(sizes.text_vocab, (batch, sizes.text_length))
+    text = torch.randint(sizes.text_vocab, (1, sizes.text_length)).repeat(batch, 1)
 
     @torch.no_grad()
     def draw(count: int = sizes.image_length) -> int:

@@ -243,6 +243,15 @@ def test_training_mode_is_given_back_and_dropout_does_not_act():
     assert torch.is_grad_enabled()
 
 
+def test_torchs_threads_are_given_back(model):
+    before, seen = torch.get_num_threads(), set()
+    sample(model, TEXT, keys=KEYS, progress=lambda *_: seen.add(torch.get_num_threads()))
+    with pytest.raises(ZeroDivisionError):
+        sample(model, TEXT, keys=KEYS, progress=lambda *_: 1 / 0)
+    assert seen == {1}
+    assert torch.get_num_threads() == before
+
+
 def test_sampling_under_autocast(model):
     with torch.autocast("cpu", torch.bfloat16):
         codes = sample(model, TEXT, keys=KEYS, guidance_scale=2.0)

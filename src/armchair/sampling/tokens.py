@@ -16,6 +16,7 @@ kernels give a row the same bits however many rows there are and wherever it sta
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from armchair.core.cuda_graphs import graphed
+from armchair.core.device import one_torch_thread
 from armchair.core.errors import ConfigError
 from armchair.core.random import torch_generator
 from armchair.models.sequence.text_to_image import TextToImageTransformer
@@ -123,14 +125,15 @@ def _decode_all(
         return choose(predict(last[candidates], index), uniforms)
 
     step = graphed(next_codes, text.device)
-    for drawn in range(1, total + 1):
-        index = len(codes)
-        if drawn == 1:
-            codes.append(choose(logits, uniforms[:, index]))
-        else:
-            codes.append(step(codes[-1], places[index - 1], uniforms[:, index]))
-        if progress is not None:
-            progress(drawn, total)
+    with one_torch_thread() if on_cpu else contextlib.nullcontext():
+        for drawn in range(1, total + 1):
+            index = len(codes)
+            if drawn == 1:
+                codes.append(choose(logits, uniforms[:, index]))
+            else:
+                codes.append(step(codes[-1], places[index - 1], uniforms[:, index]))
+            if progress is not None:
+                progress(drawn, total)
     return torch.stack(codes, dim=1)
 
 
