@@ -51,6 +51,22 @@ def test_threads_meet_before_they_go_on(count):
     assert numbers.tolist() == [600] * count
 
 
+def test_a_thread_that_is_stopped_leaves_none_waiting():
+    """Ctrl-C may come between starting the others and taking part."""
+
+    def stopped(numbers, rounds, thread, num_threads, counter):
+        if thread == 0:
+            raise KeyboardInterrupt
+        count_in_turns(numbers, rounds, thread, num_threads, counter)
+
+    threads, numbers = Threads(3), np.zeros(3, np.int64)
+    with pytest.raises(KeyboardInterrupt):
+        threads.run(stopped, numbers, 200)
+    numbers[:] = 0
+    threads.run(count_in_turns, numbers, 10)
+    assert numbers.tolist() == [10] * 3
+
+
 def test_a_piece_is_a_part_of_its_array():
     numbers = np.zeros(8)
     fill(numbers, 2, 3, 5.0)

@@ -20,7 +20,7 @@ import dis
 import inspect
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ intrinsic: Any = numba.extending.intrinsic  # called without the first argument 
 
 _sources_of: dict[Any, set[Path]] = {}  # of each compiled function
 _SPINS = 2000  # before a waiting thread lets others have its processor
+_NOBODY_WAITS = 1 << 62  # more than threads ever count
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
@@ -110,12 +111,15 @@ class Threads:
             *arguments: Its first arguments.
         """
         self._counter[0] = 0
-        shared = (self.count, self._counter)
-        others = [
-            self._others.submit(function, *arguments, thread, *shared)
-            for thread in range(1, self.count)
-        ]
-        function(*arguments, 0, *shared)
+        shared, others = (self.count, self._counter), []
+        try:
+            for thread in range(1, self.count):
+                others.append(self._others.submit(function, *arguments, thread, *shared))
+            function(*arguments, 0, *shared)
+        except BaseException:
+            self._counter[0] = _NOBODY_WAITS
+            wait(others)
+            raise
         for other in others:
             other.result()
 
