@@ -34,18 +34,7 @@ def draw(attention: AttentionName, pictures: int, prompts: int) -> int:
     """Draw the last tokens of pictures, as many of each prompt; the peak of this process, bytes."""
     sizes = SHAPES["B"]
     torch.manual_seed(0)
-    model = TextToImageTransformer(
-        TextToImageConfig(
-            text_vocab_size=sizes.text_vocab,
-            text_length=sizes.text_length,
-            image_vocab_size=sizes.image_vocab,
-            grid_size=sizes.grid_size,
-            dim=sizes.dim,
-            num_layers=sizes.num_layers,
-            num_heads=sizes.num_heads,
-            attention=attention,
-        )
-    )
+    model = TextToImageTransformer(TextToImageConfig(**sizes.config, attention=attention))
     codes = torch.randint(sizes.image_vocab, (TOKENS, pictures))
     with torch.no_grad():
         text = torch.randint(sizes.text_vocab, (prompts, sizes.text_length))

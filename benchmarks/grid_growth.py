@@ -32,17 +32,8 @@ GRIDS, ROWS, TOKENS, WARM_UP = (16, 32, 64), 8, 200, 10
 
 def _decoder(kind: PatternKind, shape: Shape) -> CompiledDecoder:
     """Of a single layer; what is in its cache costs nothing."""
-    model = TextToImageTransformer(
-        TextToImageConfig(
-            text_vocab_size=shape.text_vocab,
-            text_length=shape.text_length,
-            image_vocab_size=1,
-            grid_size=shape.grid_size,
-            dim=shape.dim,
-            num_layers=1,
-            num_heads=shape.num_heads,
-        )
-    )
+    sizes = {**shape.config, "num_layers": 1, "image_vocab_size": 1}
+    model = TextToImageTransformer(TextToImageConfig(**sizes))
     pattern = AttentionPattern(kind=kind, text_length=shape.text_length, grid_size=shape.grid_size)
     model.patterns = (pattern,)
     cache = model.new_cache(num_prompts=1)

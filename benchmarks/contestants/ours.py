@@ -27,24 +27,9 @@ def build(task: str, shape: str, batch: int, variant: str) -> tuple[Run, dict[st
     if task == "autoencoder":
         model, run = _autoencoder(dtype)
     else:
-        model = _transformer(shape)
+        model = TextToImageTransformer(TextToImageConfig(**SHAPES[shape].config))
         run = {"sample": _sampling, "train": _training}[task](model, shape, batch, dtype)
     return run, {**about, "parameters": sum(p.numel() for p in model.parameters())}
-
-
-def _transformer(shape: str) -> TextToImageTransformer:
-    sizes = SHAPES[shape]
-    return TextToImageTransformer(
-        TextToImageConfig(
-            text_vocab_size=sizes.text_vocab,
-            text_length=sizes.text_length,
-            image_vocab_size=sizes.image_vocab,
-            grid_size=sizes.grid_size,
-            dim=sizes.dim,
-            num_layers=sizes.num_layers,
-            num_heads=sizes.num_heads,
-        )
-    )
 
 
 def _sampling(model: TextToImageTransformer, shape: str, batch: int, dtype: torch.dtype) -> Run:

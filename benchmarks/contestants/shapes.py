@@ -41,6 +41,19 @@ class Shape:
         """Tokens in all."""
         return self.text_length + self.image_length
 
+    @property
+    def config(self) -> dict[str, int]:
+        """What our `TextToImageConfig` is made from."""
+        return {
+            "text_vocab_size": self.text_vocab,
+            "text_length": self.text_length,
+            "image_vocab_size": self.image_vocab,
+            "grid_size": self.grid_size,
+            "dim": self.dim,
+            "num_layers": self.num_layers,
+            "num_heads": self.num_heads,
+        }
+
 
 SHAPES = {
     "A": Shape(

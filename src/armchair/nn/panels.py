@@ -34,6 +34,8 @@ _BLOCK = 1 << 16  # weights that stay in a processor's second cache while rows g
 
 _FLOAT, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, PANEL), ir.VectorType(_I32, PANEL)
+# Rows and panels at once: as many sums as hide how long one takes, and as registers can hold.
+_TILES = ((4, 1), (2, 2), (2, 1), (1, 4), (1, 2), (1, 1))
 _MULTIPLY_ADD = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
 
 
@@ -71,53 +73,51 @@ def pack_linear(
     return in_panels(weight.to(dtype)), factors
 
 
-def _tile(num_rows: int, num_panels: int) -> Any:
-    """The product of so many rows and neighbouring panels, with all its sums in registers.
+@intrinsic
+def _tile(
+    _: Any,
+    num_rows: Any,
+    num_panels: Any,
+    numbers: Any,
+    row: Any,
+    row_distance: Any,
+    panels: Any,
+    panel: Any,
+    panel_distance: Any,
+    count: Any,
+    sums: Any,
+    place: Any,
+    place_distance: Any,
+) -> Any:
+    """The product of a few rows and neighbouring panels, as many as one of `_TILES`.
 
-    What is made takes, in this order: an array of numbers, where in it the first row begins, and
-    the distance to the next; an array of panels, where the first of them begins, and the distance
-    to the next; how many numbers a row has; and the array of sums, where they go, and the distance
-    from one row's to the next one's.
+    What follows their numbers is as for `multiply`.
     """
+    signature = types.void(
+        *(num_rows, num_panels, numbers, row, row_distance),
+        *(panels, panel, panel_distance, count, sums, place, place_distance),
+    )
 
-    @intrinsic
-    def tile(
-        _: Any,
-        numbers: Any,
-        row: Any,
-        row_distance: Any,
-        panels: Any,
-        panel: Any,
-        panel_distance: Any,
-        count: Any,
-        sums: Any,
-        place: Any,
-        place_distance: Any,
-    ) -> Any:
-        names = (row, row_distance, panel, panel_distance, count, place, place_distance)
-        if any(kind.bitwidth != 64 for kind in names):
-            return None
-        signature = types.void(
-            *(numbers, row, row_distance, panels, panel, panel_distance),
-            *(count, sums, place, place_distance),
-        )
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def begin(array: int) -> Any:
+            made = context.make_array(signature.args[array])
+            data = made(context, builder, arguments[array]).data
+            return builder.gep(data, [arguments[array + 1]])
 
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            def begin(array: int) -> Any:
-                made = context.make_array(signature.args[array])
-                data = made(context, builder, arguments[array]).data
-                return builder.gep(data, [arguments[array + 1]])
+        stored = context.get_data_type(signature.args[5].dtype)
+        rows, columns, _, _, row, _, _, panel, count, _, _, place = arguments
+        words = [begin(2), row, begin(5), panel, count, begin(9), place]
+        for tile in _TILES:
+            function = _tile_function(builder.module, *tile, stored)
+            equal = [
+                builder.icmp_signed("==", given, _I64(wanted))
+                for given, wanted in zip((rows, columns), tile, strict=True)
+            ]
+            with builder.if_then(builder.and_(*equal)):
+                builder.call(function, words)
+        return context.get_dummy_value()
 
-            stored = context.get_data_type(signature.args[3].dtype)
-            function = _tile_function(builder.module, num_rows, num_panels, stored)
-            x, weights, out = begin(0), begin(3), begin(7)
-            _, _, row, _, _, panel, count, _, _, place = arguments
-            builder.call(function, [x, row, weights, panel, count, out, place])
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return tile
+    return signature, generate
 
 
 def _tile_function(module: Any, num_rows: int, num_panels: int, stored: Any) -> Any:
@@ -184,15 +184,6 @@ def _repeated(builder: Any, number: Any) -> Any:
     return builder.shuffle_vector(first, undefined, ir.Constant(_INTS, [0] * PANEL))
 
 
-# As many sums at once as hide how long one takes, and as registers can hold.
-_one_row_four_panels = _tile(1, 4)
-_one_row_two_panels = _tile(1, 2)
-_one_row = _tile(1, 1)
-_two_rows_two_panels = _tile(2, 2)
-_two_rows = _tile(2, 1)
-_four_rows = _tile(4, 1)
-
-
 @jit()
 def multiply(
     numbers, row, row_distance, num_rows, panels, panel, panel_distance, num_panels, count, sums,
@@ -217,94 +208,18 @@ def multiply(
     block = max(4, _BLOCK // (count * PANEL))
     for first in range(0, num_panels, block):
         last = min(first + block, num_panels)
-        left, x, to = num_rows, row, place
+        left, x, at = num_rows, row, place
         while left > 0:
             rows = 4 if left >= 4 else 2 if left >= 2 else 1
             number = first
             while number < last:
-                w, at, room = panel + number * panel_distance, to + number * PANEL, last - number
-                if rows == 4:
-                    _four_rows(
-                        numbers,
-                        x,
-                        row_distance,
-                        panels,
-                        w,
-                        panel_distance,
-                        count,
-                        sums,
-                        at,
-                        place_distance,
-                    )
-                    number += 1
-                elif rows == 2 and room >= 2:
-                    _two_rows_two_panels(
-                        numbers,
-                        x,
-                        row_distance,
-                        panels,
-                        w,
-                        panel_distance,
-                        count,
-                        sums,
-                        at,
-                        place_distance,
-                    )
-                    number += 2
-                elif rows == 2:
-                    _two_rows(
-                        numbers,
-                        x,
-                        row_distance,
-                        panels,
-                        w,
-                        panel_distance,
-                        count,
-                        sums,
-                        at,
-                        place_distance,
-                    )
-                    number += 1
-                elif room >= 4:
-                    _one_row_four_panels(
-                        numbers,
-                        x,
-                        row_distance,
-                        panels,
-                        w,
-                        panel_distance,
-                        count,
-                        sums,
-                        at,
-                        place_distance,
-                    )
-                    number += 4
-                elif room >= 2:
-                    _one_row_two_panels(
-                        numbers,
-                        x,
-                        row_distance,
-                        panels,
-                        w,
-                        panel_distance,
-                        count,
-                        sums,
-                        at,
-                        place_distance,
-                    )
-                    number += 2
-                else:
-                    _one_row(
-                        numbers,
-                        x,
-                        row_distance,
-                        panels,
-                        w,
-                        panel_distance,
-                        count,
-                        sums,
-                        at,
-                        place_distance,
-                    )
-                    number += 1
-            left, x, to = left - rows, x + rows * row_distance, to + rows * place_distance
+                width = 4 // rows
+                while number + width > last:
+                    width //= 2
+                begin, to = panel + number * panel_distance, at + number * PANEL
+                _tile(
+                    rows, width, numbers, x, row_distance, panels, begin, panel_distance, count,
+                    sums, to, place_distance,
+                )  # fmt: skip
+                number += width
+            left, x, at = left - rows, x + rows * row_distance, at + rows * place_distance
