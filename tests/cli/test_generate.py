@@ -68,6 +68,7 @@ def test_settings_reach_the_sampler_and_the_pictures(
                 "top_k": "5",
                 "top_p": "0.9",
                 "guidance_scale": "3.0",
+                "precision": "fp32",
                 "model": str(tiny_bundle),
             }
 
