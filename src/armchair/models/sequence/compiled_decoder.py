@@ -142,6 +142,7 @@ def _sizes(
         "dim": config.dim,
         "num_prompts": cache.layers[0].image.shape[1],
         "text_length": config.text_length,
+        "longest": filled(max(layer.slots.count for layer in cache.layers)),
     }
 
 
@@ -149,7 +150,7 @@ def _reserve(
     memory: _Memory, sizes: dict[str, int], model: TextToImageTransformer, slots: Sequence[int]
 ) -> None:
     """Room for all but the factors of linear layers."""
-    rows, threads, layers, heads, head_dim, dim, prompts, text = sizes.values()
+    rows, threads, layers, heads, head_dim, dim, prompts, text, longest = sizes.values()
     vocab_size = model.config.image_vocab_size
     memory.reserve("codes", vocab_size, dim)
     memory.reserve("places", model.config.image_length, dim)
@@ -169,7 +170,7 @@ def _reserve(
     memory.reserve("added", rows, filled(dim))
     memory.reserve("hidden", rows, filled(4 * dim))
     memory.reserve("activated", rows, 4 * dim)
-    memory.reserve("scores", threads, filled(text) + filled(max(slots)))
+    memory.reserve("scores", threads, filled(text) + longest)
     memory.reserve("means", threads, 2, filled(head_dim))
     memory.reserve("logits", rows, filled(vocab_size))
 
@@ -187,16 +188,12 @@ def _fill(
     torch.stack([model.norm.weight, model.norm.bias], out=memory["last_norm"])
     for number, layer in enumerate(cache.layers):
         keys, values = layer.prompts[0]
-        memory["prompt_keys"][number].copy_(_key_panels(keys))
+        memory["prompt_keys"][number].copy_(in_panels(keys))
         memory["prompt_values"][number].copy_(_value_panels(values))
         keys, values = layer.image
         for row, prompt in enumerate(rows.tolist()):
-            memory[f"keys {number}"][row].copy_(_key_panels(keys[prompt]))
+            memory[f"keys {number}"][row].copy_(in_panels(keys[prompt]))
             memory[f"values {number}"][row].copy_(_value_panels(values[prompt]))
-
-
-def _key_panels(keys: Float[Tensor, "*R S K"]) -> Float[Tensor, "*R P K 16"]:
-    return in_panels(keys)
 
 
 def _value_panels(values: Float[Tensor, "*R S K"]) -> Float[Tensor, "*R P S16 16"]:

@@ -34,6 +34,7 @@ class Layout(NamedTuple):
     dim: int  # D
     num_prompts: int  # P
     text_length: int  # T
+    longest: int  # slots S of the layer that keeps most, in whole panels
 
     codes: int  # V D
     places: int  # S D
@@ -65,14 +66,6 @@ class Tables(NamedTuple):
 
 
 @jit()
-def _longest(tables):
-    longest = 0
-    for layer in tables.layers:
-        longest = max(longest, layer[2])
-    return longest
-
-
-@jit()
 def _attend_one(
     query, prompt, keys, values, slots, layer, index, thread, memory, layout, tables, mixed
 ):
@@ -83,7 +76,7 @@ def _attend_one(
     prompt_values = layout.prompt_values + prompt * length * width
     _, first, stop, hidden, hidden_stop = tables.tokens[layer, index]
     begin, panels = first // PANEL, (stop + PANEL - 1) // PANEL - first // PANEL
-    scores = layout.scores + thread * (length + _longest(tables))
+    scores = layout.scores + thread * (length + layout.longest)
     means = layout.means + thread * 2 * width
 
     size = dim * PANEL
