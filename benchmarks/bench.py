@@ -231,7 +231,7 @@ def measure(row: Row, most_turns: int = TURNS) -> list[dict[str, Any]]:
     return found
 
 
-def of_the_floor(row: Row, contestant: dict[str, Any], floor: dict[str, float]) -> float | None:
+def of_the_floor(row: Row, contestant: dict[str, Any], floor: dict[str, float]) -> float:
     """Which share of the machine's best one of ours reaches."""
     shape, rate = SHAPES[row.shape], contestant["units_per_second"]
     dtype = getattr(torch, contestant["precision"])
@@ -240,7 +240,7 @@ def of_the_floor(row: Row, contestant: dict[str, Any], floor: dict[str, float]) 
     if row.task == "train":
         tokens = row.batch * shape.length
         return rate / (tokens / training_seconds(shape, row.batch, floor, dtype))
-    return None
+    return rate * contestant["operations_per_unit"] / floor[contestant["precision"]]
 
 
 def table(rows: dict[str, Any]) -> str:

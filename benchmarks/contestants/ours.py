@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from serving import Run, serve
 from shapes import AUTOENCODER_BATCH, AUTOENCODER_CODES, AUTOENCODER_PIXELS, SHAPES
+from torch.utils.flop_counter import FlopCounterMode
 
 from armchair.core.device import autocast, prepare_for_training
 from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
@@ -26,6 +27,9 @@ def build(task: str, shape: str, batch: int, variant: str) -> tuple[Run, dict[st
     about = {"torch": torch.__version__, "precision": str(dtype).removeprefix("torch.")}
     if task == "autoencoder":
         model, run = _autoencoder(dtype)
+        with FlopCounterMode(display=False) as counter:
+            pictures = run()
+        about["operations_per_unit"] = counter.get_total_flops() / pictures
     else:
         model = TextToImageTransformer(TextToImageConfig(**SHAPES[shape].config))
         run = {"sample": _sampling, "train": _training}[task](model, shape, batch, dtype)
@@ -70,10 +74,11 @@ def _autoencoder(dtype: torch.dtype) -> tuple[DiscreteVAE, Run]:
     config = DiscreteVAEConfig(
         image_size=AUTOENCODER_PIXELS,
         codebook_size=AUTOENCODER_CODES,
-        width=48,
-        num_groups=3,
+        width=96,
+        num_groups=2,
         blocks_per_group=1,
-        patch_size=2,
+        patch_size=4,
+        input_kernel=3,
     )
     model = DiscreteVAE(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.rand(AUTOENCODER_BATCH, 3, AUTOENCODER_PIXELS, AUTOENCODER_PIXELS) * 2 - 1
@@ -90,7 +95,6 @@ def _autoencoder(dtype: torch.dtype) -> tuple[DiscreteVAE, Run]:
         optimizer.zero_grad()
         return AUTOENCODER_BATCH
 
-    update()
     return model, update
 
 

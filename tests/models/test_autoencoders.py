@@ -26,10 +26,11 @@ TOY: dict[str, Any] = {
     "num_groups": 3,
     "blocks_per_group": 1,
 }
+FOLDED: dict[str, Any] = {"patch_size": 2, "num_groups": 2, "input_kernel": 3}
 KINDS: dict[str, Callable[[], ImageTokenizer]] = {
     "linear": lambda: DiscreteVAE(DiscreteVAEConfig(**TOY)),
     "distance": lambda: DiscreteVAE(DiscreteVAEConfig(**TOY, logits="distance")),
-    "folded": lambda: DiscreteVAE(DiscreteVAEConfig(**TOY | {"patch_size": 2, "num_groups": 2})),
+    "folded": lambda: DiscreteVAE(DiscreteVAEConfig(**TOY | FOLDED)),
     "vqvae": lambda: VQVAE(VQVAEConfig(**TOY)),
 }
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -170,6 +171,8 @@ def test_untrained_features_keep_their_scale() -> None:
         ({"num_groups": 0}, "num_groups: got 0"),
         ({"blocks_per_group": 0}, "blocks_per_group: got 0"),
         ({"patch_size": 0}, "patch_size: got 0"),
+        ({"input_kernel": 4}, "input_kernel: got 4, expected odd"),
+        ({"input_kernel": -1}, "input_kernel: got -1"),
         ({"width": 6}, "width: got 6, expected a positive multiple of 4"),
         ({"width": 0}, "width: got 0"),
         ({"image_size": 18}, "image_size: got 18, expected a positive multiple of 4"),
@@ -195,7 +198,7 @@ def test_a_codebook_that_cannot_move_is_refused(changes: dict[str, float]) -> No
 
 def test_a_pixel_folded_into_channels_counts_as_downsampling() -> None:
     config = AutoencoderConfig(**TOY)
-    folded = dataclasses.replace(config, patch_size=2, num_groups=2)
+    folded = dataclasses.replace(config, **FOLDED)
     assert (config.downsampling, folded.downsampling) == (4, 4)
     assert (config.grid_size, folded.grid_size) == (4, 4)
     assert (config.gain, folded.gain) == (1 / 9, 1 / 4)

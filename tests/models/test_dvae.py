@@ -1,4 +1,3 @@
-import math
 from typing import Any
 
 import pytest
@@ -6,7 +5,9 @@ import torch
 from torch.nn import functional as F
 
 import contracts
-from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig, gumbel_like
+from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
+from armchair.models.autoencoders.likelihoods import kl_to_uniform
+from armchair.models.autoencoders.relaxation import gumbel_like
 
 TOY: dict[str, Any] = {
     "image_size": 16,
@@ -23,25 +24,14 @@ def random(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def noise_on(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """What `relax` adds to logits, B K h w."""
+    return gumbel_like(logits.movedim(1, -1), generator).movedim(-1, 1)
+
+
 @pytest.fixture(params=["linear", "distance"])
 def dvae(request: pytest.FixtureRequest) -> Any:
     return contracts.seeded(lambda: DiscreteVAE(DiscreteVAEConfig(**TOY, logits=request.param)))
-
-
-def test_gumbel_noise_has_its_mean_and_variance() -> None:
-    """Gumbel(0, 1): mean 0.5772 (Euler's), variance pi²/6, median -ln ln 2."""
-    noise = gumbel_like(torch.empty(500_000), random())
-    assert noise.isfinite().all()
-    assert float(noise.mean()) == pytest.approx(0.57722, abs=0.006)
-    assert float(noise.var()) == pytest.approx(math.pi**2 / 6, abs=0.02)
-    assert float(noise.median()) == pytest.approx(-math.log(math.log(2)), abs=0.006)
-
-
-def test_gumbel_maximum_draws_from_the_softmax() -> None:
-    q = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    logits = q.log().expand(200_000, 4)
-    drawn = (logits + gumbel_like(logits, random())).argmax(1)
-    torch.testing.assert_close(torch.bincount(drawn) / len(drawn), q, rtol=0, atol=0.005)
 
 
 def test_relaxed_codes_become_hard_as_the_temperature_falls(dvae: DiscreteVAE) -> None:
@@ -52,7 +42,7 @@ def test_relaxed_codes_become_hard_as_the_temperature_falls(dvae: DiscreteVAE) -
 
 def test_relaxed_draws_become_draws_as_the_temperature_falls(dvae: DiscreteVAE) -> None:
     output = dvae.relax(IMAGES, temperature=1e-6, generator=random(3))
-    drawn = (output.logits + gumbel_like(output.logits, random(3))).argmax(1)
+    drawn = (output.logits + noise_on(output.logits, random(3))).argmax(1)
     assert not torch.equal(drawn, dvae.encode(IMAGES))
     torch.testing.assert_close(output.statistics, dvae.decode_statistics(drawn), rtol=0, atol=1e-4)
 
@@ -67,11 +57,17 @@ def test_the_noise_is_the_generators(dvae: DiscreteVAE) -> None:
 
 def test_noise_can_be_scaled(dvae: DiscreteVAE) -> None:
     output = dvae.relax(IMAGES, temperature=0.5, noise_scale=0.25, generator=random())
-    noisy = output.logits + 0.25 * gumbel_like(output.logits, random())
+    noisy = output.logits + 0.25 * noise_on(output.logits, random())
     embeddings = torch.einsum("bkhw,kc->bchw", F.softmax(noisy / 0.5, 1), dvae.codebook.weight)
     if not dvae.by_distance:
         embeddings = embeddings + dvae.codebook_bias[:, None, None]
     torch.testing.assert_close(output.statistics, dvae.decoder(embeddings))
+
+
+def test_the_kl_is_that_of_the_posterior(dvae: DiscreteVAE) -> None:
+    output = dvae.relax(IMAGES, temperature=0.5, generator=random())
+    torch.testing.assert_close(output.kl_nats, kl_to_uniform(output.logits))
+    torch.testing.assert_close(dvae.harden(IMAGES).kl_nats, kl_to_uniform(output.logits))
 
 
 def test_the_codebook_is_the_decoders_first_convolution() -> None:

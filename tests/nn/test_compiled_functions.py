@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from armchair.core.jit import jit
-from armchair.nn.compiled_functions import exp, gelu, layer_norm, softmax
+from armchair.nn.compiled_functions import exp, gelu, layer_norm, log, softmax
 
 
 @jit()
@@ -59,3 +59,19 @@ def test_softmax_is_torchs_and_hides_what_is_minus_infinity():
     softmax(found.numpy(), np.float32(0.7))
     torch.testing.assert_close(found, (scores * 0.7).softmax(0))
     assert (found[10:20] < 1e-37).all()
+
+
+@jit()
+def each_log(x):
+    for i in range(len(x)):
+        x[i] = log(x[i])
+
+
+def test_log_is_right_to_the_last_digits():
+    x = torch.cat([torch.logspace(-37, 38, 100_001), torch.linspace(0.5, 2, 100_001)])
+    found = x.clone()
+    each_log(found.numpy())
+    torch.testing.assert_close(found, x.log(), atol=1e-9, rtol=3e-7)
+    one = np.ones(1, np.float32)
+    each_log(one)
+    assert one[0] == 0

@@ -10,12 +10,13 @@ import contracts
 from armchair.core.errors import ConfigError
 from armchair.core.random import torch_generator
 from armchair.core.schedules import Schedule
-from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig, gumbel_like
+from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
 from armchair.models.autoencoders.likelihoods import (
     absolute_plus_squared_error,
     kl_to_uniform,
     logit_laplace_nll,
 )
+from armchair.models.autoencoders.relaxation import gumbel_like
 from armchair.models.autoencoders.vqvae import VQVAE, VQVAEConfig
 from armchair.models.sequence.text_to_image import (
     TextToImageConfig,

@@ -1,4 +1,4 @@
-"""What a transformer computes between its products, for compiled functions: in float32, row by row.
+"""What networks compute between their products, for compiled functions: in float32, row by row.
 
 Each gives what torch's function of the same name gives, to within rounding; none calls a library,
 so that loops over them become vector instructions.
@@ -21,7 +21,9 @@ _SMALLEST, _LARGEST = _f(-87.0), _f(88.0)
 _LOG2_E = _f(1.44269504)
 _LN2_HIGH, _LN2_LOW = _f(0.693359375), _f(-2.12194440e-4)  # a sum: the first has few digits
 _E6, _E5, _E4, _E3, _E2 = _f(1 / 720), _f(1 / 120), _f(1 / 24), _f(1 / 6), _f(0.5)
-_ONE, _HALF = _f(1), _f(0.5)
+_ONE, _TWO, _HALF = _f(1), _f(2), _f(0.5)
+_L3, _L5, _L7, _L9 = _f(1 / 3), _f(1 / 5), _f(1 / 7), _f(1 / 9)
+_SQRT_HALF_BITS = np.int32(np.float32(0.5**0.5).view(np.int32))
 
 _SQRT_HALF = _f(0.7071067811865476)
 # Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26: within 1.5e-7
@@ -49,6 +51,31 @@ def exp(x):
     rest = (x - twos * _LN2_HIGH) - twos * _LN2_LOW  # |rest| <= ln(2) / 2
     series = ((((_E6 * rest + _E5) * rest + _E4) * rest + _E3) * rest + _E2) * rest + _ONE
     return (series * rest + _ONE) * _power_of_two(np.int32(twos))
+
+
+@intrinsic
+def _bits(_context: Any, number: Any) -> Any:
+    """Of a float32, as an int32."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
+@jit(fastmath={"contract"})
+def log(x):
+    """Natural logarithm of a positive number that is not subnormal.
+
+    With x = 2^k m and m from sqrt(1/2) to sqrt(2), ln x = k ln 2 + 2 artanh((m - 1) / (m + 1)).
+    """
+    above = _bits(x) - _SQRT_HALF_BITS
+    twos = _f(above >> np.int32(23))
+    m = x * _power_of_two(np.int32(0) - np.int32(above >> np.int32(23)))
+    s = (m - _ONE) / (m + _ONE)  # |s| < 0.172
+    z = s * s
+    series = ((((_L9 * z + _L7) * z + _L5) * z + _L3) * z) * s + s
+    return twos * _LN2_HIGH + (_TWO * series + twos * _LN2_LOW)
 
 
 @jit(fastmath={"contract"})

@@ -39,6 +39,8 @@ class AutoencoderConfig:
         patch_size: Pixels along one side of the blocks that are folded into channels before the
             first convolution and unfolded after the last; 1 in the paper. On a CPU the layers at
             full resolution cost the most and do the least: 2 is three times as fast.
+        input_kernel: Side of the encoder's first kernel, odd; 7 in the paper. Over folded blocks of
+            2x2 pixels, 3 sees nearly as many pixels at a fifth of the cost.
         residual_gain: Factor on each residual path; None for the paper's 1/(number of blocks)².
             A laptop's few thousand steps want a larger one: the paths must matter early.
         detach_scale: Train the likelihood's scale as a read-out of the features, without a
@@ -55,6 +57,7 @@ class AutoencoderConfig:
     num_groups: int = 4
     blocks_per_group: int = 2
     patch_size: int = 1
+    input_kernel: int = 7
     residual_gain: float | None = None
     detach_scale: bool = False
     min_log_scale: float | None = None
@@ -72,6 +75,9 @@ class AutoencoderConfig:
         if self.num_groups > _MAX_GROUPS:
             expected = f"at most {_MAX_GROUPS}, as each halves the picture"
             raise ConfigError("num_groups", got=self.num_groups, expected=expected)
+        if self.input_kernel < 1 or self.input_kernel % 2 == 0:
+            expected = "odd, at least 1"
+            raise ConfigError("input_kernel", got=self.input_kernel, expected=expected)
         if self.width < 4 or self.width % 4:
             raise ConfigError("width", got=self.width, expected="a positive multiple of 4")
         if self.image_size < 1 or self.image_size % self.downsampling:
@@ -100,7 +106,7 @@ class AutoencoderConfig:
 
 
 class Encoder(nn.Module):
-    """Pictures to a grid of features: convolve 7x7, then groups of blocks with max-pools between.
+    """Pictures to a grid of features: a convolution, then groups of blocks with max-pools between.
 
     Args:
         config: The shape.
@@ -111,7 +117,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = [config.width * 2**group for group in range(config.num_groups)]
         self.patch_size = config.patch_size
-        self.input = convolution(3 * config.patch_size**2, config.width, 7)
+        self.input = convolution(3 * config.patch_size**2, config.width, config.input_kernel)
         self.groups = nn.ModuleList(
             _group(before, after, config, kernel_sizes=(3, 3, 3, 1))
             for before, after in pairwise([config.width, *widths])

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from armchair.models.autoencoders.convolutional import AutoencoderConfig, Decode
 from armchair.models.autoencoders.interface import ImageTokenizer
 from armchair.models.autoencoders.likelihoods import kl_to_uniform, logit_laplace_nll
 from armchair.models.autoencoders.quantizers import code_counts, squared_distances
+from armchair.models.autoencoders.relaxation import gumbel_like, relax
 
 _LATENT_STD = 0.4  # of an untrained encoder's latents
 
@@ -59,21 +59,15 @@ class RelaxedOutput:
 
     Attributes:
         logits: Unnormalised log q(z|x).
+        kl_nats: KL(q(z|x) || uniform), summed over a picture's codes.
         statistics: Three means and three log-scales for each pixel.
         latents: What the distances are measured from; None for linear logits.
     """
 
     logits: Float[Tensor, "B K h w"]
+    kl_nats: Float[Tensor, " B"]
     statistics: Float[Tensor, "B 6 H W"]
     latents: Float[Tensor, "B C h w"] | None
-
-
-def gumbel_like(
-    logits: Float[Tensor, "*S"], generator: torch.Generator | None
-) -> Float[Tensor, "*S"]:
-    """Gumbel(0, 1) noise, -ln(-ln u) of uniform u (three times as fast as -ln of exponentials)."""
-    uniform = torch.empty_like(logits).uniform_(generator=generator)
-    return uniform.log_().neg_().log_().neg_()
 
 
 class DiscreteVAE(ImageTokenizer):
@@ -127,21 +121,21 @@ class DiscreteVAE(ImageTokenizer):
             generator: Source of the noise.
         """
         logits, latents = self.posterior(images)
-        noisy = logits
-        if noise_scale > 0:
-            noisy = logits + noise_scale * gumbel_like(logits, generator)
-        relaxed = F.softmax(noisy / temperature, dim=1)
-        embeddings = torch.einsum("bkhw,kc->bchw", relaxed, self.codebook.weight)
+        rows = logits.movedim(1, -1).contiguous()  # B h w K
+        noise = noise_scale * gumbel_like(rows, generator) if noise_scale > 0 else None
+        relaxed, entropies = relax(rows, noise, temperature=temperature)
+        kl = (entropies + math.log(rows.shape[-1])).flatten(1).sum(1)
+        embeddings = relaxed @ self.codebook.weight
         if not self.by_distance:
-            embeddings = embeddings + self.codebook_bias[:, None, None]
-        return RelaxedOutput(logits, self.decoder(embeddings), latents)
+            embeddings = embeddings + self.codebook_bias
+        return RelaxedOutput(logits, kl, self.decoder(embeddings.movedim(-1, 1)), latents)
 
     def harden(self, images: Float[Tensor, "B 3 H W"]) -> RelaxedOutput:
         """Encode, take the likeliest codes, and decode them; only the decoder has a gradient."""
         with torch.no_grad():
             logits, latents = self.posterior(images)
             embeddings = self._embed(logits.argmax(dim=1))
-        return RelaxedOutput(logits, self.decoder(embeddings), latents)
+        return RelaxedOutput(logits, kl_to_uniform(logits), self.decoder(embeddings), latents)
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B h w"]:
         """The likeliest code of each place, without noise (section 2.2)."""

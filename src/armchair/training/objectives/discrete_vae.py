@@ -20,11 +20,7 @@ from torch import Tensor
 from armchair.core.errors import ConfigError
 from armchair.core.schedules import Schedule
 from armchair.models.autoencoders.dvae import DiscreteVAE, RelaxedOutput
-from armchair.models.autoencoders.likelihoods import (
-    kl_to_uniform,
-    logit_laplace_nll,
-    reconstruct,
-)
+from armchair.models.autoencoders.likelihoods import logit_laplace_nll, reconstruct
 from armchair.models.autoencoders.quantizers import draw_restarts, error_by_place
 from armchair.training.objective import Batch, Loss
 from armchair.training.objectives.autoencoder import (
@@ -134,10 +130,11 @@ class DiscreteVAEObjective(AutoencoderObjective[DiscreteVAE]):
             images, temperature=temperature, noise_scale=noise, generator=generator
         )
         kl_weight = config.kl_weight(progress)
-        with torch.set_grad_enabled(kl_weight > 0 and torch.is_grad_enabled()):
-            kl = kl_to_uniform(output.logits).mean()
+        kl = output.kl_nats.mean()
         error = reconstruction_loss(images, output.statistics, config.reconstruction)
-        total = error + kl_weight * kl / images[0].numel()
+        total = error
+        if kl_weight > 0:
+            total = total + kl_weight * kl / images[0].numel()
         metrics = {"reconstruction": error.detach(), "kl_nats": kl.detach()}
         if config.usage_weight:
             usage = usage_penalty(output.logits, config.usage_floor)
@@ -160,8 +157,8 @@ class DiscreteVAEObjective(AutoencoderObjective[DiscreteVAE]):
         """The reconstruction from hard codes alone."""
         output = self.model.harden(images)
         error = reconstruction_loss(images, output.statistics, self.config.reconstruction)
-        kl = kl_to_uniform(output.logits).mean()
-        return Loss(error, {"reconstruction": error.detach(), "kl_nats": kl})
+        metrics = {"reconstruction": error.detach(), "kl_nats": output.kl_nats.mean()}
+        return Loss(error, metrics)
 
     def after_update(self, generator: torch.Generator) -> dict[str, float]:
         """Put codes that nobody uses where pictures come out badly."""
@@ -194,4 +191,4 @@ class DiscreteVAEObjective(AutoencoderObjective[DiscreteVAE]):
             images, temperature=temperature, noise_scale=noise, generator=generator
         )
         nll = logit_laplace_nll(images, output.statistics)
-        return {"relaxed_elbo": -nll - kl_to_uniform(output.logits), **bounds}
+        return {"relaxed_elbo": -nll - output.kl_nats, **bounds}

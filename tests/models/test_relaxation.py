@@ -1,0 +1,100 @@
+import math
+
+import pytest
+import torch
+
+from armchair.models.autoencoders.relaxation import gumbel_like, relax, relax_reference
+
+
+def random(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_gumbel_noise_has_its_mean_and_variance() -> None:
+    """Gumbel(0, 1): mean 0.5772 (Euler's), variance pi²/6, median -ln ln 2."""
+    noise = gumbel_like(torch.empty(500_000), random())
+    assert noise.isfinite().all()
+    assert float(noise.mean()) == pytest.approx(0.57722, abs=0.006)
+    assert float(noise.var()) == pytest.approx(math.pi**2 / 6, abs=0.02)
+    assert float(noise.median()) == pytest.approx(-math.log(math.log(2)), abs=0.006)
+
+
+def test_gumbel_noise_is_uniform_underneath() -> None:
+    """exp(-exp(-g)) fills the unit interval evenly, in each 64th of it."""
+    uniform = (-(-gumbel_like(torch.empty(1_000_000), random(1))).exp()).exp()
+    counts = torch.histc(uniform, 64, 0, 1)
+    expected = len(uniform) / 64
+    assert float(((counts - expected).square() / expected).sum()) < 110  # chi², 63 degrees: 99.98%
+
+
+def test_numbers_of_gumbel_noise_have_nothing_to_do_with_each_other() -> None:
+    noise = gumbel_like(torch.empty(200_000), random(2))
+    other = gumbel_like(torch.empty(200_000), random(3))
+    for lag in (1, 2, 16, 1000, 1024, 4096):
+        pairs = torch.stack([noise[:-lag], noise[lag:]])
+        assert abs(float(torch.corrcoef(pairs)[0, 1])) < 0.01
+    assert abs(float(torch.corrcoef(torch.stack([noise, other]))[0, 1])) < 0.01
+
+
+def test_gumbel_noise_is_the_generators_whatever_the_threads() -> None:
+    threads = torch.get_num_threads()
+    drawn = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            drawn.append(gumbel_like(torch.empty(7, 1000), random()))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], gumbel_like(torch.empty(7, 1000), random(1)))
+
+
+def test_gumbel_maximum_draws_from_the_softmax() -> None:
+    q = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    logits = q.log().expand(200_000, 4)
+    drawn = (logits + gumbel_like(logits, random())).argmax(1)
+    torch.testing.assert_close(torch.bincount(drawn) / len(drawn), q, rtol=0, atol=0.005)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1 / 16])
+@pytest.mark.parametrize("with_noise", [True, False])
+@pytest.mark.parametrize("size", [1, 12, 512])
+def test_compiled_relaxation_is_the_reference(
+    size: int, with_noise: bool, temperature: float
+) -> None:
+    logits = torch.randn(2, 3, size, generator=random()) * 3
+    noise = gumbel_like(logits, random(1)) if with_noise else None
+    weights, entropy_weights = torch.randn(2, 3, size), torch.randn(2, 3)
+    found = []
+    for function, dtype in ((relax, torch.float32), (relax_reference, torch.float64)):
+        given = logits.to(dtype, copy=True).requires_grad_()
+        added = None if noise is None else noise.to(dtype)
+        relaxed, entropies = function(given, added, temperature=temperature)
+        ((relaxed * weights).sum() + (entropies * entropy_weights).sum()).backward()
+        assert given.grad is not None
+        found.append([x.detach().float() for x in (relaxed, entropies, given.grad)])
+    for compiled, expected in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_only_what_is_asked_for_has_a_gradient() -> None:
+    """The KL has none at a weight of 0, as at the beginning of the paper's schedule."""
+    logits = torch.randn(4, 12, generator=random())
+    for part in range(2):
+        gradients = []
+        for function in (relax, relax_reference):
+            given = logits.clone().requires_grad_()
+            function(given, None, temperature=0.5)[part].square().sum().backward()
+            gradients.append(given.grad)
+        torch.testing.assert_close(*gradients)
+
+
+def test_extreme_logits_stay_finite() -> None:
+    logits = torch.tensor([[1e4, -1e4, 0.0], [-300.0, -300.0, -300.0]], requires_grad=True)
+    relaxed, entropies = relax(logits, None, temperature=1 / 16)
+    (relaxed.square().sum() + entropies.sum()).backward()
+    torch.testing.assert_close(relaxed.detach(), torch.tensor([[1.0, 0, 0], [1 / 3] * 3]))
+    torch.testing.assert_close(entropies.detach(), torch.tensor([0, -math.log(3)]))
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
