@@ -8,12 +8,14 @@ both settings are among the variants.
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import sys
 import types
 from typing import Any
 from unittest import mock
 
 import torch
+from learning import learn_as_told
 from serving import Run, serve
 from shapes import AUTOENCODER_BATCH, AUTOENCODER_CODES, AUTOENCODER_PIXELS, SHAPES
 
@@ -153,5 +155,40 @@ def _training_autoencoder(model: Any, autocast: Any) -> Run:
     return update
 
 
+class AutoencoderLearner:
+    """Its discrete VAE, trained as its own script does: Adam, falling by 2% every 100 steps.
+
+    The script's temperature falls to 0.5 over 700,000 steps and so hardly moves.
+    """
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = _autoencoder(_imported(), layers=3, hidden=64)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
+        self.schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, gamma=0.98)
+        self.steps = 0
+
+    def update(self, images: torch.Tensor, progress: float) -> None:
+        """One step."""
+        temperature = max(math.exp(-1e-6 * self.steps), 0.5)
+        self.model(images, return_loss=True, temp=temperature).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.steps += 1
+        if self.steps % 100 == 0:
+            self.schedule.step()
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Codes of pictures in [0, 1]."""
+        return self.model.get_codebook_indices(images)
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Pictures in [0, 1]."""
+        return self.model.decode(codes) / 2 + 0.5
+
+
 if __name__ == "__main__":
-    serve(build)
+    if sys.argv[1] == "learn":
+        learn_as_told(AutoencoderLearner())
+    else:
+        serve(build)

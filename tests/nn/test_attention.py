@@ -7,8 +7,9 @@ from torch.nn import functional as F
 
 from armchair.core.errors import ConfigError
 from armchair.nn.attention import JointAttention, attend, dense_attention
+from armchair.nn.blocked_attention import block_plan, blocked_attention
 from armchair.nn.chunked_attention import chunk_plan, chunked_attention
-from armchair.nn.masks import AttentionPattern, dense_mask
+from armchair.nn.masks import AttentionPattern, dense_mask, plan_order
 
 KINDS = ["full", "row", "column", "convolution"]
 
@@ -60,6 +61,76 @@ def test_chunked_equals_dense_forward_and_backward(kind, text_length, grid_size,
     reference = run(lambda x: from_the_definition(x, pattern, 2), qkv, weights)
     for got, expected in zip(fast, reference, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("text_length", "grid_size"), [(3, 6), (1, 1), (16, 4), (40, 9), (7, 16)])
+@pytest.mark.parametrize("head_dim", [4, 16, 40])
+def test_blocked_equals_dense_forward_and_backward(kind, text_length, grid_size, head_dim):
+    pattern = make_pattern(kind, text_length, grid_size)
+    qkv = torch.randn(2, pattern.length, 3 * 3 * head_dim)
+    weights = torch.randn(2, pattern.length, 3 * head_dim)
+    fast = run(lambda x: blocked_attention(x, pattern, num_heads=3), qkv, weights)
+    reference = run(lambda x: from_the_definition(x, pattern, 3), qkv.double(), weights)
+    for got, expected in zip(fast, reference, strict=True):
+        torch.testing.assert_close(got, expected.float(), atol=1e-5, rtol=0)
+
+
+def test_blocked_has_the_same_bits_whatever_the_threads_and_the_batch():
+    pattern = make_pattern("row", text_length=5, grid_size=8)
+    qkv, weights = torch.randn(3, pattern.length, 3 * 16), torch.randn(3, pattern.length, 16)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            found.append(run(lambda x: blocked_attention(x, pattern, num_heads=2), qkv, weights))
+    finally:
+        torch.set_num_threads(threads)
+    found.append(
+        tuple(
+            torch.cat(parts)
+            for parts in zip(
+                *(
+                    run(lambda x: blocked_attention(x, pattern, num_heads=2), *one)
+                    for one in zip(qkv.split(1), weights.split(1), strict=True)
+                ),
+                strict=True,
+            )
+        )
+    )
+    for other in found[1:]:
+        assert torch.equal(found[0][0], other[0])
+        assert torch.equal(found[0][1], other[1])
+
+
+def test_blocked_stays_finite_at_large_scores():
+    pattern = make_pattern("column", text_length=2, grid_size=4)
+    qkv = 100 * torch.randn(1, pattern.length, 3 * 8)
+    weights = torch.ones(1, pattern.length, 8)
+    fast = run(lambda x: blocked_attention(x, pattern, num_heads=1), qkv, weights)
+    reference = run(lambda x: from_the_definition(x, pattern, 1), qkv, weights)
+    assert fast[1].isfinite().all()
+    torch.testing.assert_close(fast[0], reference[0], atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("text_length", "grid_size"), [(3, 16), (20, 7)])
+def test_blocks_hold_the_dense_mask_and_little_else(kind, text_length, grid_size):
+    pattern = make_pattern(kind, text_length, grid_size)
+    order, blocks, masks = block_plan(pattern)
+    found = torch.zeros(len(order), len(order), dtype=torch.bool)
+    for start, count, text, first, others, begin in blocks:
+        assert text % 16 == first % 16 == others % 16 == 0
+        mask = torch.from_numpy(masks[begin : begin + count * (text + others)]) == 0
+        seen = [*range(text), *range(first, first + others)]
+        found[start : start + count, seen] = mask.view(count, -1)
+    real = torch.from_numpy(order) >= 0
+    in_order = plan_order(pattern)
+    assert torch.equal(torch.from_numpy(order)[real], in_order)
+    assert torch.equal(found[real][:, real], dense_mask(pattern)[in_order][:, in_order])
+    assert not found[:, ~real].any()
+    if kind in ("row", "column"):  # most of the image is never multiplied
+        assert max(blocks[:, 4]) <= 16 + 16 + grid_size
 
 
 @pytest.mark.parametrize("kind", KINDS)

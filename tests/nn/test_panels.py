@@ -3,7 +3,14 @@ import pytest
 import torch
 from torch import nn
 
-from armchair.nn.panels import PANEL, filled, in_panels, multiply, pack_linear
+from armchair.nn.panels import (
+    PANEL,
+    add_transposed,
+    filled,
+    in_panels,
+    multiply,
+    pack_linear,
+)
 
 DTYPES = [torch.float32, torch.bfloat16, torch.int8]
 
@@ -69,3 +76,21 @@ def test_weights_of_nothing_stay_nothing():
     assert not panels.any()
     assert torch.isfinite(scale).all()
     assert bias[:3].tolist() == linear.bias.tolist()
+
+
+@pytest.mark.parametrize("num_columns", range(1, 10))
+@pytest.mark.parametrize("outputs", [16, 48, 80])
+def test_products_of_columns_are_added(num_columns, outputs):
+    torch.manual_seed(0)
+    rows, others, before = torch.randn(7, 11), torch.randn(7, outputs), torch.randn(11, outputs)
+    panels = in_panels(others.T).contiguous()
+    sums = before.clone()
+    add_transposed(
+        *(rows.flatten().numpy(), 2, 11, num_columns),
+        *(panels.flatten().numpy(), 0, 7 * PANEL, outputs // PANEL, 7),
+        *(sums.view(-1).numpy(), outputs, outputs),
+    )
+    expected = before.clone()
+    columns = slice(2, 2 + num_columns)
+    expected[1 : 1 + num_columns] += rows[:, columns].T @ others
+    torch.testing.assert_close(sums, expected)

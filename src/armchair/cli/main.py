@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from armchair.core.errors import ArmchairError, UnknownNameError
+from armchair.core.openmp import wait_briefly
 
 VERBS = {
     "generate": "draw pictures from prompts",
@@ -76,6 +77,8 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0] not in VERBS:
         raise UnknownNameError("command", words[0], VERBS)
+    if words[0] == "train":
+        wait_briefly()  # before its module imports torch
     module = importlib.import_module(f"armchair.cli.{words[0]}")
     module.run(words[1:])
     return 0

@@ -8,15 +8,17 @@
         ...
 
     Threads(4).run(double, numbers)         # double(numbers, thread, 4, counter) in each of them
+    share(double, tensor)                   # the same with tensors, in as many as torch has
 
 The machine code stays on disk from one process to the next. Importing this imports numba, half a
-second: only what draws on a CPU should.
+second: only what computes on a CPU should, and when it does.
 """
 
 from __future__ import annotations
 
 import builtins
 import dis
+import functools
 import inspect
 import sys
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from typing import Any
 import numba
 import numba.extending
 import numpy as np
+import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -122,6 +125,26 @@ class Threads:
             raise
         for other in others:
             other.result()
+
+
+@functools.cache
+def _torchs_threads(count: int) -> Threads:
+    return Threads(count)
+
+
+def share(function: Callable[..., None], *arguments: Any) -> None:
+    """Call a compiled function in as many threads as torch has.
+
+    Args:
+        function: Compiled by `jit`; its threads do not `meet`.
+        *arguments: Its first arguments; contiguous tensors, which it is given as flat arrays, and
+            others as they are.
+    """
+    flat = (
+        argument.detach().view(-1).numpy() if isinstance(argument, torch.Tensor) else argument
+        for argument in arguments
+    )
+    _torchs_threads(torch.get_num_threads()).run(function, *flat)
 
 
 @intrinsic

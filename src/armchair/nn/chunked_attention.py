@@ -1,4 +1,4 @@
-"""Exact masked attention over chunks of the stream: what a CPU trains with.
+"""Exact masked attention over chunks of the stream: what a CPU trains with in bfloat16.
 
 The stream is cut into chunks of queries, and each chunk multiplies only with the text and with the
 stretch of the image that any of its queries sees. What remains is dense and small, so that it runs
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from armchair.nn.masks import AttentionPattern, dense_mask
+from armchair.nn.masks import AttentionPattern, dense_mask, plan_order
 
 _WIDE_CHUNK = 64  # queries in a chunk where each sees much of the image
 _NARROW_CHUNK = 32  # the same where each sees a row or a column, rounded to whole rows
@@ -79,7 +79,7 @@ def chunk_plan(pattern: AttentionPattern, chunk_length: int) -> tuple[Chunk, ...
         chunk_length: Image queries in a chunk; the last may have fewer.
     """
     text = pattern.text_length
-    order = _order(pattern)
+    order = plan_order(pattern)
     mask = dense_mask(pattern)[order][:, order]
     chunks = [Chunk(0, min(text + chunk_length, pattern.length), text)]
     while (start := chunks[-1].end) < pattern.length:
@@ -96,7 +96,7 @@ def _additive_masks(
 ) -> tuple[Tensor, ...]:
     """For each chunk, 0 where a query sees a key and -inf where not. Shared: never written to."""
     text = pattern.text_length
-    order = _order(pattern)
+    order = plan_order(pattern)
     mask = dense_mask(pattern)[order][:, order]
     masks = []
     for chunk in chunk_plan(pattern, chunk_length):
@@ -105,15 +105,6 @@ def _additive_masks(
         zeros = torch.zeros(seen.shape, dtype=dtype, device="cpu")
         masks.append(zeros.masked_fill(~seen, float("-inf")).to(device))
     return tuple(masks)
-
-
-def _order(pattern: AttentionPattern) -> Int[Tensor, " L"]:
-    """Which position of the stream stands at each place of the plan."""
-    text, side = pattern.text_length, pattern.grid_size
-    image = torch.arange(side**2, device="cpu").view(side, side)
-    if pattern.kind == "column":
-        image = image.T
-    return torch.cat([torch.arange(text, device="cpu"), text + image.flatten()])
 
 
 class _ChunkedAttention(torch.autograd.Function):

@@ -80,6 +80,20 @@ def dense_mask(pattern: AttentionPattern) -> Bool[Tensor, "L L"]:
     return mask
 
 
+def plan_order(pattern: AttentionPattern) -> Int[Tensor, " L"]:
+    """The order in which what a token sees of the image is a stretch, but for a convolution.
+
+    Returns:
+        Positions in the stream: its own order, with the image column by column where tokens see
+        columns.
+    """
+    text, side = pattern.text_length, pattern.grid_size
+    image = torch.arange(side**2, device="cpu").view(side, side)
+    if pattern.kind == "column":
+        image = image.T
+    return torch.cat([torch.arange(text, device="cpu"), text + image.flatten()])
+
+
 def _image_mask(pattern: AttentionPattern) -> Bool[Tensor, "S S"]:
     side = pattern.grid_size
     position = torch.arange(side**2, device="cpu")

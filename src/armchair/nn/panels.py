@@ -9,14 +9,15 @@ they are read, in 32, 16, or 8 bits, and are widened to 32 in registers:
 A panel's sums over k stay in registers, each added up in the order of k by fused multiply-adds. A
 row's sums therefore have the same bits whichever rows stand beside it.
 
-`multiply` runs inside other compiled functions, on flat arrays: what it reads and writes is named
-by where it begins. `pack_linear` makes panels.
+`multiply` and `add_transposed` run inside other compiled functions, on flat arrays: what they read
+and write is named by where it begins. `pack_linear` makes panels.
 """
 
 # pyright: reportUnknownParameterType=false, reportMissingParameterType=false
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -97,32 +98,62 @@ def _tile(
         *(num_rows, num_panels, numbers, row, row_distance),
         *(panels, panel, panel_distance, count, sums, place, place_distance),
     )
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def begin(array: int) -> Any:
-            made = context.make_array(signature.args[array])
-            data = made(context, builder, arguments[array]).data
-            return builder.gep(data, [arguments[array + 1]])
-
-        stored = context.get_data_type(signature.args[5].dtype)
-        rows, columns, _, _, row, _, _, panel, count, _, _, place = arguments
-        words = [begin(2), row, begin(5), panel, count, begin(9), place]
-        for tile in _TILES:
-            function = _tile_function(builder.module, *tile, stored)
-            equal = [
-                builder.icmp_signed("==", given, _I64(wanted))
-                for given, wanted in zip((rows, columns), tile, strict=True)
-            ]
-            with builder.if_then(builder.and_(*equal)):
-                builder.call(function, words)
-        return context.get_dummy_value()
-
-    return signature, generate
+    return signature, functools.partial(_generate_tile, transposed=False)
 
 
-def _tile_function(module: Any, num_rows: int, num_panels: int, stored: Any) -> Any:
-    """The same as a function of pointers, distances, and a count; each module has one."""
-    name = f"armchair_tile_{num_rows}x{num_panels}_{stored}"
+@intrinsic
+def _transposed_tile(
+    _: Any,
+    num_rows: Any,
+    num_panels: Any,
+    numbers: Any,
+    row: Any,
+    row_distance: Any,
+    panels: Any,
+    panel: Any,
+    panel_distance: Any,
+    count: Any,
+    sums: Any,
+    place: Any,
+    place_distance: Any,
+) -> Any:
+    """The same for `add_transposed`."""
+    signature = types.void(
+        *(num_rows, num_panels, numbers, row, row_distance),
+        *(panels, panel, panel_distance, count, sums, place, place_distance),
+    )
+    return signature, functools.partial(_generate_tile, transposed=True)
+
+
+def _generate_tile(
+    context: Any, builder: Any, signature: Any, arguments: Any, *, transposed: bool
+) -> Any:
+    """Call the tile of as many rows and panels as there are."""
+
+    def begin(array: int) -> Any:
+        made = context.make_array(signature.args[array])
+        data = made(context, builder, arguments[array]).data
+        return builder.gep(data, [arguments[array + 1]])
+
+    stored = context.get_data_type(signature.args[5].dtype)
+    rows, columns, _, _, row, _, _, panel, count, _, _, place = arguments
+    words = [begin(2), row, begin(5), panel, count, begin(9), place]
+    for tile in _TILES:
+        function = _tile_function(builder.module, *tile, stored, transposed)
+        equal = [
+            builder.icmp_signed("==", given, _I64(wanted))
+            for given, wanted in zip((rows, columns), tile, strict=True)
+        ]
+        with builder.if_then(builder.and_(*equal)):
+            builder.call(function, words)
+    return context.get_dummy_value()
+
+
+def _tile_function(
+    module: Any, num_rows: int, num_panels: int, stored: Any, transposed: bool
+) -> Any:
+    """A tile as a function of pointers, distances, and a count; each module has one."""
+    name = f"armchair_tile_{num_rows}x{num_panels}_{stored}{'_transposed' * transposed}"
     pointer, weight_pointer = _FLOAT.as_pointer(), stored.as_pointer()
     kind = ir.FunctionType(
         ir.VoidType(), [pointer, _I64, weight_pointer, _I64, _I64, pointer, _I64]
@@ -135,11 +166,18 @@ def _tile_function(module: Any, num_rows: int, num_panels: int, stored: Any) -> 
     builder = ir.IRBuilder(function.append_basic_block())
     x, row_distance, weights, panel_distance, count, out, place_distance = function.args
     multiply_add = cgutils.get_or_insert_function(module, _MULTIPLY_ADD, "llvm.fmuladd.v16f32")
-    totals = {
-        (row, column): cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, [0.0] * PANEL))
-        for row in range(num_rows)
-        for column in range(num_panels)
-    }
+    places, totals = {}, {}
+    for row in range(num_rows):
+        begin = builder.gep(out, [builder.mul(place_distance, _I64(row))])
+        for column in range(num_panels):
+            place = builder.gep(begin, [_I64(column * PANEL)])
+            places[row, column] = builder.bitcast(place, _FLOATS.as_pointer())
+            before = ir.Constant(_FLOATS, [0.0] * PANEL)
+            if transposed:
+                before: Any = builder.load(places[row, column])
+                before.align = 4
+            totals[row, column] = cgutils.alloca_once_value(builder, before)
+    next_row, next_number = (_I64(1), row_distance) if transposed else (row_distance, _I64(1))
     with cgutils.for_range(builder, count) as loop:
         at = builder.gep(weights, [builder.mul(loop.index, _I64(PANEL))])
         columns = [
@@ -147,17 +185,15 @@ def _tile_function(module: Any, num_rows: int, num_panels: int, stored: Any) -> 
             for column in range(num_panels)
         ]
         for row in range(num_rows):
-            begin = builder.gep(x, [builder.mul(row_distance, _I64(row))])
-            factor = _repeated(builder, builder.load(builder.gep(begin, [loop.index])))
+            begin = builder.gep(x, [builder.mul(next_row, _I64(row))])
+            number = builder.gep(begin, [builder.mul(next_number, loop.index)])
+            factor = _repeated(builder, builder.load(number))
             for column, weight in enumerate(columns):
                 total = totals[row, column]
                 summed = builder.call(multiply_add, [factor, weight, builder.load(total)])
                 builder.store(summed, total)
-    for (row, column), total in totals.items():
-        begin = builder.gep(out, [builder.mul(place_distance, _I64(row))])
-        place = builder.gep(begin, [_I64(column * PANEL)])
-        place = builder.bitcast(place, _FLOATS.as_pointer())
-        store: Any = builder.store(builder.load(total), place)
+    for at, total in totals.items():
+        store: Any = builder.store(builder.load(total), places[at])
         store.align = 4
     builder.ret_void()
     return function
@@ -223,3 +259,42 @@ def multiply(
                 )  # fmt: skip
                 number += width
             left, x, at = left - rows, x + rows * row_distance, at + rows * place_distance
+
+
+@jit()
+def add_transposed(
+    numbers, column, row_distance, num_columns, panels, panel, panel_distance, num_panels, count,
+    sums, place, place_distance,
+):  # fmt: skip
+    """Add to sums the columns of rows times neighbouring panels, as the gradient of a product is.
+
+    Args:
+        numbers: Flat array of float32, in which rows are.
+        column: Where the first column begins.
+        row_distance: From one row to the next.
+        num_columns: Columns.
+        panels: Flat array of float32.
+        panel: Where the first panel begins.
+        panel_distance: From one panel to the next.
+        num_panels: Panels.
+        count: Rows, and as many times sixteen numbers of a panel.
+        sums: Flat array of float32, added to.
+        place: Where the sums of the first column go, sixteen a panel.
+        place_distance: From one column's to the next one's.
+    """
+    done = 0
+    while done < num_columns:
+        left = num_columns - done
+        columns = 4 if left >= 4 else 2 if left >= 2 else 1
+        number = 0
+        while number < num_panels:
+            width = 4 // columns
+            while number + width > num_panels:
+                width //= 2
+            _transposed_tile(
+                columns, width, numbers, column + done, row_distance,
+                panels, panel + number * panel_distance, panel_distance, count,
+                sums, place + done * place_distance + number * PANEL, place_distance,
+            )  # fmt: skip
+            number += width
+        done += columns

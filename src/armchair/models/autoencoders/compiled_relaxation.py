@@ -46,8 +46,8 @@ def _gumbel(bits):
 
 
 @jit(fastmath={"contract"})
-def fill_gumbel(noise, seed, thread, num_threads, _counter):
-    """Draw Gumbel(0, 1) noise; a number hangs on the seed and on its place alone."""
+def fill_gumbel(noise, seed, scale, thread, num_threads, _counter):
+    """Draw Gumbel(0, 1) noise times a scale; a number hangs on the seed and its place alone."""
     runs = (len(noise) + _RUN - 1) // _RUN
     for run in range(thread, runs, num_threads):
         keys = _keys(seed, run)
@@ -56,7 +56,7 @@ def fill_gumbel(noise, seed, thread, num_threads, _counter):
         numbers = piece(noise, start, min(_RUN, len(noise) - start))
         for i in range(len(numbers)):
             place = np.uint32(np.uint32(i) + first)
-            numbers[i] = _gumbel(_mixed(np.uint32(_mixed(place) ^ second)))
+            numbers[i] = scale * _gumbel(_mixed(np.uint32(_mixed(place) ^ second)))
 
 
 @jit(fastmath=_FAST)

@@ -102,7 +102,8 @@ class DiscreteVAE(ImageTokenizer):
         encoded = self.encoder(images).float()
         if not self.by_distance:
             return encoded, None
-        return -squared_distances(encoded, self.codebook.weight) * self.log_precision.exp(), encoded
+        scale = -self.log_precision.exp()
+        return squared_distances(encoded, self.codebook.weight, scale=scale), encoded
 
     def relax(
         self,
@@ -122,7 +123,7 @@ class DiscreteVAE(ImageTokenizer):
         """
         logits, latents = self.posterior(images)
         rows = logits.movedim(1, -1).contiguous()  # B h w K
-        noise = noise_scale * gumbel_like(rows, generator) if noise_scale > 0 else None
+        noise = gumbel_like(rows, generator, scale=noise_scale) if noise_scale > 0 else None
         relaxed, entropies = relax(rows, noise, temperature=temperature)
         kl = (entropies + math.log(rows.shape[-1])).flatten(1).sum(1)
         embeddings = relaxed @ self.codebook.weight

@@ -9,17 +9,30 @@ from torch import Tensor
 
 
 def squared_distances(
-    latents: Float[Tensor, "B C h w"], codebook: Float[Tensor, "K C"]
+    latents: Float[Tensor, "B C h w"],
+    codebook: Float[Tensor, "K C"],
+    *,
+    scale: float | Float[Tensor, ""] = 1.0,
 ) -> Float[Tensor, "B K h w"]:
     """Squared Euclidean distance of each place's latent to each code, in float32.
 
-    |x - c|² = |x|² - 2 x·c + |c|²
+    |x - c|² = -2 x·c + |x|² + |c|², as one product of (-2x, |x|², 1) and (c, 1, |c|²)
+
+    Args:
+        latents: Of each place.
+        codebook: The codes.
+        scale: What distances are multiplied by.
+
+    Returns:
+        Distances, with those of one place side by side in memory.
     """
     with torch.autocast(latents.device.type, enabled=False):
-        x = latents.float()
-        products = torch.einsum("bchw,kc->bkhw", x, codebook)
-        squares = codebook.square().sum(1)[:, None, None]
-        return x.square().sum(1, keepdim=True) - 2 * products + squares
+        x = latents.float().movedim(1, -1)  # B h w C
+        squares, ones = x.square().sum(-1, keepdim=True), torch.ones_like(x[..., :1])
+        places = scale * torch.cat([-2 * x, squares, ones], dim=-1)
+        of_codes = codebook.square().sum(1, keepdim=True)
+        codes = torch.cat([codebook, torch.ones_like(of_codes), of_codes], dim=1)
+        return (places @ codes.T).movedim(-1, 1)
 
 
 def code_counts(codes: Int[Tensor, "*S"], codebook_size: int) -> Int[Tensor, " K"]:

@@ -15,9 +15,7 @@ Source: Jang, Gu and Poole, "Categorical Reparameterization with Gumbel-Softmax"
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,23 +24,21 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-if TYPE_CHECKING:
-    from armchair.core.jit import Threads
-
 _f = np.float32
 
 
 def gumbel_like(
-    logits: Float[Tensor, "*S"], generator: torch.Generator | None
+    logits: Float[Tensor, "*S"], generator: torch.Generator | None, *, scale: float = 1.0
 ) -> Float[Tensor, "*S"]:
-    """Gumbel(0, 1) noise, -ln(-ln u) of uniform u, in float32 and in the order of the indices."""
+    """Gumbel(0, 1) noise, -ln(-ln u) of uniform u, times a scale: float32, index after index."""
     noise = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
     if noise.device.type != "cpu":
-        return noise.uniform_(generator=generator).log_().neg_().log_().neg_()
-    from armchair.models.autoencoders.compiled_relaxation import fill_gumbel  # imports numba
+        return noise.uniform_(generator=generator).log_().neg_().log_().mul_(-scale)
+    from armchair.core.jit import share  # imports numba
+    from armchair.models.autoencoders.compiled_relaxation import fill_gumbel
 
     seed = torch.randint(2**62, (), generator=generator, device="cpu")
-    _run(fill_gumbel, noise.flatten(), np.uint64(int(seed)))
+    share(fill_gumbel, noise, np.uint64(int(seed)), _f(scale))
     return noise
 
 
@@ -78,14 +74,15 @@ class _CompiledRelaxation(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, noise: Tensor | None, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        from armchair.models.autoencoders.compiled_relaxation import relax  # imports numba
+        from armchair.core.jit import share
+        from armchair.models.autoencoders.compiled_relaxation import relax
 
         logits = logits.contiguous()
         relaxed = torch.empty_like(logits)
         statistics = logits.new_empty(*logits.shape[:-1], 2)
         noise = logits.new_empty(0) if noise is None else noise.contiguous()
         rows = (logits, noise, _f(temperature), logits.shape[-1], relaxed, statistics)
-        _run(relax, *rows)
+        share(relax, *rows)
         ctx.save_for_backward(logits, relaxed, statistics)
         ctx.temperature = temperature
         ctx.set_materialize_grads(False)
@@ -96,6 +93,7 @@ class _CompiledRelaxation(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, d_relaxed: Tensor | None, d_entropies: Tensor | None
     ) -> tuple[Tensor, None, None]:
+        from armchair.core.jit import share
         from armchair.models.autoencoders.compiled_relaxation import relax_backward
 
         logits, relaxed, statistics = ctx.saved_tensors
@@ -105,18 +103,5 @@ class _CompiledRelaxation(torch.autograd.Function):
             for gradient in (d_relaxed, d_entropies)
         )
         rows = (logits, _f(ctx.temperature), logits.shape[-1], relaxed, statistics)
-        _run(relax_backward, *rows, d_relaxed, d_entropies, d_logits)
+        share(relax_backward, *rows, d_relaxed, d_entropies, d_logits)
         return d_logits, None, None
-
-
-@functools.cache
-def _threads(count: int) -> Threads:
-    from armchair.core.jit import Threads
-
-    return Threads(count)
-
-
-def _run(function: Callable[..., None], *arguments: Any) -> None:
-    """Call a compiled function with tensors as flat arrays, in as many threads as torch has."""
-    flat = (x.detach().flatten().numpy() if isinstance(x, Tensor) else x for x in arguments)
-    _threads(torch.get_num_threads()).run(function, *flat)
