@@ -98,3 +98,11 @@ def test_extreme_logits_stay_finite() -> None:
     torch.testing.assert_close(entropies.detach(), torch.tensor([0, -math.log(3)]))
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+def test_what_is_no_number_stays_none() -> None:
+    logits = torch.randn(3, 512, generator=random())
+    logits[1, 5] = torch.nan
+    relaxed, entropies = relax(logits, None, temperature=0.5)
+    assert relaxed.isnan().any(1).tolist() == [False, True, False]
+    assert entropies.isnan().tolist() == [False, True, False]

@@ -113,6 +113,16 @@ def test_blocked_stays_finite_at_large_scores():
     torch.testing.assert_close(fast[0], reference[0], atol=1e-3, rtol=1e-4)
 
 
+@pytest.mark.parametrize("part", ["query", "key", "value"])
+def test_what_is_no_number_stays_none(part):
+    pattern = make_pattern("row", text_length=4, grid_size=4)
+    qkv = torch.randn(1, pattern.length, 3, 8)
+    qkv[0, 7, ["query", "key", "value"].index(part)] = torch.nan
+    outputs = blocked_attention(qkv.flatten(2), pattern, num_heads=1)
+    expected = [7] if part == "query" else range(7, 12)  # a row's window, itself and four more
+    assert outputs[0, expected].isnan().any(1).all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("text_length", "grid_size"), [(3, 16), (20, 7)])
 def test_blocks_hold_the_dense_mask_and_little_else(kind, text_length, grid_size):

@@ -12,10 +12,10 @@ from armchair.core.random import torch_generator
 from armchair.core.schedules import Schedule
 from armchair.models.autoencoders.dvae import DiscreteVAE, DiscreteVAEConfig
 from armchair.models.autoencoders.likelihoods import (
-    absolute_plus_squared_error,
     kl_to_uniform,
     logit_laplace_nll,
 )
+from armchair.models.autoencoders.reconstruction import reconstruction_loss
 from armchair.models.autoencoders.relaxation import gumbel_like
 from armchair.models.autoencoders.vqvae import VQVAE, VQVAEConfig
 from armchair.models.sequence.text_to_image import (
@@ -25,7 +25,7 @@ from armchair.models.sequence.text_to_image import (
 )
 from armchair.training.objective import Loss, Objective
 from armchair.training.objectives import autoencoder_objective
-from armchair.training.objectives.autoencoder import AutoencoderObjective, reconstruction_loss
+from armchair.training.objectives.autoencoder import AutoencoderObjective
 from armchair.training.objectives.discrete_vae import (
     DiscreteVAELossConfig,
     DiscreteVAEObjective,
@@ -53,26 +53,6 @@ def dvae_objective(logits: Any = "linear", **loss: Any) -> DiscreteVAEObjective:
 
 def loss_of(objective: Objective[Any], images: Tensor, *, progress: float = 0.5) -> Loss:
     return objective.loss({"images": images}, progress=progress, generator=random())
-
-
-# The picture's part
-
-
-def test_reconstruction_loss_is_nats_a_dimension() -> None:
-    statistics = torch.randn(4, 6, 8, 8, generator=random())
-    nats = logit_laplace_nll(IMAGES, statistics).mean() / DIMENSIONS
-    torch.testing.assert_close(reconstruction_loss(IMAGES, statistics, "logit_laplace"), nats)
-
-
-def test_the_other_reconstruction_leaves_the_means_to_the_error() -> None:
-    statistics = torch.randn(4, 6, 8, 8, generator=random(), requires_grad=True)
-    reconstruction_loss(IMAGES, statistics, "absolute_plus_squared").backward()
-    gradient, statistics.grad = statistics.grad, None
-    (absolute_plus_squared_error(IMAGES, statistics).mean() / DIMENSIONS).backward()
-    assert gradient is not None
-    assert statistics.grad is not None
-    torch.testing.assert_close(gradient[:, :3], statistics.grad[:, :3])
-    assert gradient[:, 3:].any()  # the scales learn all the same
 
 
 # The discrete VAE

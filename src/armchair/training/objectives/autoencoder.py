@@ -1,9 +1,9 @@
-"""What the discrete VAE and the VQ-VAE share: the picture's loss, scores, and previews."""
+"""What the discrete VAE and the VQ-VAE share in training: scores, and previews."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -13,45 +13,11 @@ from torch import Tensor
 from armchair.core.images import contact_sheet, to_pil
 from armchair.core.random import torch_generator
 from armchair.models.autoencoders.interface import ImageTokenizer
-from armchair.models.autoencoders.likelihoods import (
-    absolute_plus_squared_error,
-    logit_laplace_nll,
-    psnr_db,
-)
+from armchair.models.autoencoders.likelihoods import psnr_db
 from armchair.models.autoencoders.quantizers import code_counts, perplexity
 from armchair.training.objective import Objective
 
-Reconstruction = Literal["logit_laplace", "absolute_plus_squared"]
 Autoencoder = TypeVar("Autoencoder", bound=ImageTokenizer)
-
-# Beside another loss of the means, the likelihood trains the scale alone; its weight only has to
-# keep that read-out's gradient small beside the rest.
-_SCALE_WEIGHT = 0.01
-
-
-def reconstruction_loss(
-    images: Float[Tensor, "B 3 H W"],
-    statistics: Float[Tensor, "B 6 H W"],
-    reconstruction: Reconstruction,
-) -> Float[Tensor, ""]:
-    """The picture's part of the loss: a mean over the batch, divided by a picture's dimensions.
-
-    Args:
-        images: Pictures in [-1, 1].
-        statistics: What the decoder gave.
-        reconstruction: "logit_laplace" is the paper's likelihood. "absolute_plus_squared" trains
-            the means by |d| + d², and the scales by the likelihood at those means.
-
-    Returns:
-        Nats a dimension, or the error's own unit.
-    """
-    dimensions = images[0].numel()
-    if reconstruction == "logit_laplace":
-        return logit_laplace_nll(images, statistics).mean() / dimensions
-    means, log_scales = statistics.chunk(2, dim=1)
-    error = absolute_plus_squared_error(images, statistics).mean()
-    fixed = torch.cat([means.detach(), log_scales], dim=1)
-    return (error + _SCALE_WEIGHT * logit_laplace_nll(images, fixed).mean()) / dimensions
 
 
 class AutoencoderObjective(Objective[Autoencoder]):

@@ -22,12 +22,9 @@ from armchair.core.schedules import Schedule
 from armchair.models.autoencoders.dvae import DiscreteVAE, RelaxedOutput
 from armchair.models.autoencoders.likelihoods import logit_laplace_nll, reconstruct
 from armchair.models.autoencoders.quantizers import draw_restarts, error_by_place
+from armchair.models.autoencoders.reconstruction import Reconstruction, reconstruction_loss
 from armchair.training.objective import Batch, Loss
-from armchair.training.objectives.autoencoder import (
-    AutoencoderObjective,
-    Reconstruction,
-    reconstruction_loss,
-)
+from armchair.training.objectives.autoencoder import AutoencoderObjective
 
 _USES_DECAY = 0.95  # of the moving count of code uses, an update
 

@@ -11,13 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from armchair.models.autoencoders.reconstruction import Reconstruction, reconstruction_loss
 from armchair.models.autoencoders.vqvae import VQVAE, QuantizedOutput
 from armchair.training.objective import Batch, Loss
-from armchair.training.objectives.autoencoder import (
-    AutoencoderObjective,
-    Reconstruction,
-    reconstruction_loss,
-)
+from armchair.training.objectives.autoencoder import AutoencoderObjective
 
 
 @dataclass(frozen=True, kw_only=True)
