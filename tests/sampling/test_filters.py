@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from armchair.core.errors import ConfigError
-from armchair.sampling.filters import apply_temperature, filter_logits, keep_top_k, keep_top_p
+from armchair.sampling.filters import (
+    apply_temperature,
+    check_filters,
+    filter_logits,
+    keep_top_k,
+    keep_top_p,
+)
 
 LOGITS = torch.tensor([[0.1, 0.4, 0.2, 0.3], [0.7, 0.05, 0.05, 0.2]]).log()
 
@@ -84,21 +90,21 @@ def test_whatever_is_kept_is_unchanged_and_the_likeliest_always_is(temperature, 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
 def test_temperatures_that_make_no_sense(temperature):
     with pytest.raises(ConfigError, match="temperature"):
-        apply_temperature(LOGITS, temperature)
+        check_filters(temperature, None, None)
 
 
 def test_a_temperature_of_zero_is_told_of_top_k():
     with pytest.raises(ConfigError, match="top_k=1"):
-        apply_temperature(LOGITS, 0.0)
+        check_filters(0.0, None, None)
 
 
 @pytest.mark.parametrize("top_k", [0, -5])
 def test_top_k_below_one(top_k):
     with pytest.raises(ConfigError, match="top_k"):
-        keep_top_k(LOGITS, top_k)
+        check_filters(1.0, top_k, None)
 
 
 @pytest.mark.parametrize("top_p", [0.0, -0.1, 1.1, math.nan])
 def test_top_p_outside_its_range(top_p):
     with pytest.raises(ConfigError, match="top_p"):
-        keep_top_p(LOGITS, top_p)
+        check_filters(1.0, None, top_p)

@@ -15,19 +15,33 @@ from torch import Tensor
 from armchair.core.errors import ConfigError
 
 
+def check_filters(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """Refuse what the filters cannot do.
+
+    Args:
+        temperature: More than 0.
+        top_k: At least 1; None for no filter.
+        top_p: More than 0, at most 1; None for no filter.
+
+    Raises:
+        ConfigError: One is out of its range, or not finite.
+    """
+    if not (temperature > 0 and math.isfinite(temperature)):
+        hint = "top_k=1 always takes the likeliest token" if temperature == 0 else None
+        raise ConfigError("temperature", got=temperature, expected="more than 0", hint=hint)
+    if top_k is not None and top_k < 1:
+        raise ConfigError("top_k", got=top_k, expected="at least 1")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ConfigError("top_p", got=top_p, expected="more than 0, at most 1")
+
+
 def apply_temperature(logits: Float[Tensor, "B V"], temperature: float) -> Float[Tensor, "B V"]:
     """Sharpen (below 1) or flatten (above 1) the distribution.
 
     Args:
         logits: Image logits.
         temperature: More than 0; 1 leaves them as they are.
-
-    Raises:
-        ConfigError: The temperature is zero, negative, or not finite.
     """
-    if not (temperature > 0 and math.isfinite(temperature)):
-        hint = "top_k=1 always takes the likeliest token" if temperature == 0 else None
-        raise ConfigError("temperature", got=temperature, expected="more than 0", hint=hint)
     return logits / temperature
 
 
@@ -38,12 +52,7 @@ def keep_top_k(logits: Float[Tensor, "B V"], top_k: int) -> Float[Tensor, "B V"]
         logits: Image logits.
         top_k: Tokens to keep, at least 1; of equals, those with the lower ids. As many as there
             are, or more, keeps all.
-
-    Raises:
-        ConfigError: `top_k` is less than 1.
     """
-    if top_k < 1:
-        raise ConfigError("top_k", got=top_k, expected="at least 1")
     if top_k >= logits.shape[-1]:
         return logits
     last = logits.topk(top_k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
@@ -60,13 +69,8 @@ def keep_top_p(logits: Float[Tensor, "B V"], top_p: float) -> Float[Tensor, "B V
         logits: Image logits.
         top_p: Probability to reach, more than 0 and at most 1.
 
-    Raises:
-        ConfigError: `top_p` is outside (0, 1].
-
     Source: Holtzman et al., "The Curious Case of Neural Text Degeneration", section 3.1.
     """
-    if not 0 < top_p <= 1:
-        raise ConfigError("top_p", got=top_p, expected="more than 0, at most 1")
     if top_p == 1:
         return logits
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)
@@ -83,7 +87,7 @@ def filter_logits(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Float[Tensor, "B V"]:
-    """Apply the filters that are asked for; see each of them."""
+    """Apply the filters that are asked for; see each of them, and `check_filters`."""
     logits = apply_temperature(logits, temperature)
     if top_k is not None:
         logits = keep_top_k(logits, top_k)

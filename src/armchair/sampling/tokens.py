@@ -33,7 +33,7 @@ from armchair.core.random import torch_generator
 from armchair.models.sequence.text_to_image import TextToImageTransformer
 from armchair.nn.kv_cache import Index, KVCache
 from armchair.sampling.evaluating import evaluating
-from armchair.sampling.filters import filter_logits
+from armchair.sampling.filters import check_filters, filter_logits
 
 _ROWS_MULTIPLE = 8
 
@@ -79,12 +79,9 @@ def sample(
     text = text.to(model.device, torch.long)
     prime = text.new_empty(len(text), 0) if prime is None else prime.to(text)
     _check(model, text, keys, guidance_scale, prime)
-
-    def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
-        logits = guided_logits(logits, len(text), guidance_scale)
-        logits = filter_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
-        return draw(logits, uniforms)
-
+    check_filters(temperature, top_k, top_p)
+    filters: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    choose = _choice(text, guidance_scale, filters)
     uniforms = keyed_uniforms("sample", keys, model.config.image_length).to(text.device)
     with evaluating(model):
         codes = _decode_all(
@@ -92,6 +89,22 @@ def sample(
         )
     side = model.config.grid_size
     return codes.view(-1, side, side)
+
+
+def _choice(
+    text: Tensor, guidance_scale: float, filters: dict[str, Any]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """From logits and uniform numbers to tokens."""
+    if text.device.type == "cpu":
+        from armchair.sampling.compiled_choice import CompiledChoice  # imports numba
+
+        return CompiledChoice(batch_size=len(text), guidance_scale=guidance_scale, **filters)
+
+    def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
+        logits = guided_logits(logits, len(text), guidance_scale)
+        return draw(filter_logits(logits, **filters), uniforms)
+
+    return choose
 
 
 def _decode_all(
