@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -292,3 +293,10 @@ def test_starting_the_command_needs_no_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60)
+
+
+def test_what_the_library_says_is_heard_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        main(["--version"])
+    logging.getLogger("armchair.core.jit").info("compiling")
+    assert capsys.readouterr().err == "armchair: compiling\n"

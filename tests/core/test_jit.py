@@ -1,11 +1,13 @@
+import logging
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 
-from armchair.core.jit import Threads, jit, meet, piece
+from armchair.core.jit import Threads, _Announcer, jit, meet, piece, share
 
 
 @jit()
@@ -98,3 +100,26 @@ def test_machine_code_is_kept_until_a_function_or_one_that_it_calls_changes(tmp_
     assert "1})" in "".join(call(tmp_path)[1:])
     (tmp_path / "inner.py").write_text(INNER.format(10))
     assert call(tmp_path) == ["11", "Counter()"]
+
+
+def test_compiling_is_announced_once(caplog):
+    with caplog.at_level(logging.INFO, logger="armchair"):
+        announcer = _Announcer()
+        announcer.on_start(None)
+        announcer.on_end(None)
+        announcer.on_start(None)
+    assert caplog.messages == ["compiling for this processor: some seconds, once, then it is kept"]
+
+
+@jit()
+def _fill(numbers, value, thread, num_threads, _counter):
+    for i in range(thread, len(numbers), num_threads):
+        numbers[i] = value
+
+
+def test_tensors_are_shared_out_flat():
+    tensor = torch.zeros(3, 5)
+    share(_fill, tensor, np.float32(2))
+    assert tensor.tolist() == [[2.0] * 5] * 3
+    with pytest.raises(RuntimeError):  # what a copy was written to would be lost
+        share(_fill, tensor.T, np.float32(1))

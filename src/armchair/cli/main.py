@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -31,6 +32,13 @@ _BAD_USE = 2
 _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
 
+class _Notes(logging.Handler):
+    """What the library has to say, on standard error, as of now: a bar may stand in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"armchair: {record.getMessage()}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -40,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 for success, 2 for bad use, 1 for failure, 130 for an interruption.
     """
+    _hear_notes()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -64,6 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         print(f"armchair: {reason}\nhint: --debug shows where this happened", file=sys.stderr)
         return 1
+
+
+def _hear_notes() -> None:
+    log = logging.getLogger("armchair")
+    if not any(isinstance(handler, _Notes) for handler in log.handlers):
+        log.addHandler(_Notes())
+        log.setLevel(logging.INFO)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -20,6 +20,7 @@ import builtins
 import dis
 import functools
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -32,7 +33,7 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, event
 from numba.core.registry import CPUDispatcher
 from numba.np.arrayobj import populate_array
 
@@ -42,6 +43,24 @@ _sources_of: dict[Any, set[Path]] = {}  # of each compiled function
 _SPINS = 2000  # before a waiting thread lets others have its processor
 _NOBODY_WAITS = 1 << 62  # more than threads ever count
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+class _Announcer(event.Listener):
+    """Says once in a process that something is compiled, to the log."""
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        if not self.said:
+            self.said = True
+            _log.info("compiling for this processor: some seconds, once, then it is kept")
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+_log = logging.getLogger(__name__)
+event.register("numba:compile", _Announcer())
 
 
 def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
