@@ -201,7 +201,8 @@ class TextToImageTransformer(nn.Module):
         is_padding = text >= self.config.text_vocab_size
         counted = ~is_padding[:, :-1]  # the token before is real: B T-1
         targets = text.clamp(max=self.config.text_vocab_size)[:, 1:]
-        nats = F.cross_entropy(text_logits.mT, targets, reduction="none") * counted
+        nats = F.cross_entropy(text_logits.flatten(0, 1), targets.flatten(), reduction="none")
+        nats = nats.view_as(targets) * counted
         text_loss = nats.sum(dim=1) / counted.sum(dim=1).clamp(min=1)
         image_loss = F.cross_entropy(image_logits.flatten(0, 1), codes.flatten())
         return TextToImageLoss(text=text_loss.mean(), image=image_loss)
