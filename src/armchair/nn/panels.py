@@ -74,55 +74,30 @@ def pack_linear(
     return in_panels(weight.to(dtype)), factors
 
 
-@intrinsic
-def _tile(
-    _: Any,
-    num_rows: Any,
-    num_panels: Any,
-    numbers: Any,
-    row: Any,
-    row_distance: Any,
-    panels: Any,
-    panel: Any,
-    panel_distance: Any,
-    count: Any,
-    sums: Any,
-    place: Any,
-    place_distance: Any,
-) -> Any:
-    """The product of a few rows and neighbouring panels, as many as one of `_TILES`.
+def _tile_intrinsic(*, transposed: bool) -> Any:
+    @intrinsic
+    def tile(
+        _: Any,
+        num_rows: Any,
+        num_panels: Any,
+        numbers: Any,
+        row: Any,
+        row_distance: Any,
+        panels: Any,
+        panel: Any,
+        panel_distance: Any,
+        count: Any,
+        sums: Any,
+        place: Any,
+        place_distance: Any,
+    ) -> Any:
+        signature = types.void(
+            *(num_rows, num_panels, numbers, row, row_distance),
+            *(panels, panel, panel_distance, count, sums, place, place_distance),
+        )
+        return signature, functools.partial(_generate_tile, transposed=transposed)
 
-    What follows their numbers is as for `multiply`.
-    """
-    signature = types.void(
-        *(num_rows, num_panels, numbers, row, row_distance),
-        *(panels, panel, panel_distance, count, sums, place, place_distance),
-    )
-    return signature, functools.partial(_generate_tile, transposed=False)
-
-
-@intrinsic
-def _transposed_tile(
-    _: Any,
-    num_rows: Any,
-    num_panels: Any,
-    numbers: Any,
-    row: Any,
-    row_distance: Any,
-    panels: Any,
-    panel: Any,
-    panel_distance: Any,
-    count: Any,
-    sums: Any,
-    place: Any,
-    place_distance: Any,
-) -> Any:
-    """The same for `add_transposed`."""
-    signature = types.void(
-        *(num_rows, num_panels, numbers, row, row_distance),
-        *(panels, panel, panel_distance, count, sums, place, place_distance),
-    )
-    return signature, functools.partial(_generate_tile, transposed=True)
+    return tile
 
 
 def _generate_tile(
@@ -218,6 +193,11 @@ def _repeated(builder: Any, number: Any) -> Any:
     undefined = ir.Constant(_FLOATS, ir.Undefined)
     first = builder.insert_element(undefined, number, _I32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(_INTS, [0] * PANEL))
+
+
+# The product of a few rows and neighbouring panels, as many as one of `_TILES`: their numbers, and
+# then what `multiply` and `add_transposed` are given.
+_tile, _transposed_tile = _tile_intrinsic(transposed=False), _tile_intrinsic(transposed=True)
 
 
 @jit()
