@@ -60,7 +60,11 @@ class _Announcer(event.Listener):
 
 
 _log = logging.getLogger(__name__)
-event.register("numba:compile", _Announcer())
+
+
+@functools.cache
+def _announce_compiling() -> None:
+    event.register("numba:compile", _Announcer())
 
 
 def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -76,6 +80,7 @@ def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     options = {"error_model": "numpy", "nogil": True, **options}
 
     def decorate(function: Callable[..., Any]) -> Any:
+        _announce_compiling()
         function = inspect.unwrap(function)  # from what checks types in the tests
         try:
             compiled = numba.njit(function, cache=True, **options)
