@@ -54,7 +54,7 @@ def exp(x):
 
 
 @intrinsic
-def _bits(_context: Any, number: Any) -> Any:
+def bits_of(_context: Any, number: Any) -> Any:
     """Of a float32, as an int32."""
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
@@ -69,7 +69,7 @@ def log(x):
 
     With x = 2^k m and m from sqrt(1/2) to sqrt(2), ln x = k ln 2 + 2 artanh((m - 1) / (m + 1)).
     """
-    above = _bits(x) - _SQRT_HALF_BITS
+    above = bits_of(x) - _SQRT_HALF_BITS
     twos = _f(above >> np.int32(23))
     m = x * _power_of_two(np.int32(0) - np.int32(above >> np.int32(23)))
     s = (m - _ONE) / (m + _ONE)  # |s| < 0.172

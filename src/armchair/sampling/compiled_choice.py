@@ -12,16 +12,13 @@ a time.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from llvmlite import ir
-from numba import types
 from torch import Tensor
 
-from armchair.core.jit import Threads, intrinsic, jit
+from armchair.core.jit import Threads, jit
+from armchair.nn.compiled_functions import bits_of
 
 _SIGN, _ALL = np.uint32(1 << 31), np.uint32(0xFFFFFFFF)
 
@@ -66,18 +63,10 @@ class CompiledChoice:
         return codes
 
 
-@intrinsic
-def _bits(_context: Any, number: Any) -> Any:
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return types.uint32(types.float32), generate
-
-
 @jit()
 def _ordered(number):
     """Bits that are ordered as the numbers are."""
-    bits = _bits(number)
+    bits = np.uint32(bits_of(number))
     return np.uint32(bits ^ (_ALL if bits & _SIGN else _SIGN))
 
 
