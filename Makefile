@@ -37,7 +37,7 @@ figures: .venv/installed-dev
 .venv-rivals/installed: benchmarks/rivals.txt constraints.txt
 	$(PYTHON) -m venv .venv-rivals
 	.venv-rivals/bin/pip install --disable-pip-version-check --no-deps -r benchmarks/rivals.txt
-	.venv-rivals/bin/pip install --disable-pip-version-check -c constraints.txt torch transformers
+	.venv-rivals/bin/pip install --disable-pip-version-check -c constraints.txt torch transformers pillow requests
 	touch $@
 
 clean:
