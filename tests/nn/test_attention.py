@@ -1,5 +1,3 @@
-import itertools
-
 import pytest
 import torch
 from torch import nn
@@ -8,7 +6,6 @@ from torch.nn import functional as F
 from armchair.core.errors import ConfigError
 from armchair.nn.attention import JointAttention, attend, dense_attention
 from armchair.nn.blocked_attention import block_plan, blocked_attention
-from armchair.nn.chunked_attention import chunk_plan, chunked_attention
 from armchair.nn.masks import AttentionPattern, dense_mask, plan_order
 
 KINDS = ["full", "row", "column", "convolution"]
@@ -44,23 +41,6 @@ def test_dense_attention_is_the_definition(kind, length):
     torch.testing.assert_close(
         dense_attention(qkv, pattern, num_heads=2), expected, atol=1e-5, rtol=0
     )
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("text_length", "grid_size"), [(3, 6), (1, 4), (7, 9)])
-@pytest.mark.parametrize("chunk_length", [None, 6, 13, 1000])
-def test_chunked_equals_dense_forward_and_backward(kind, text_length, grid_size, chunk_length):
-    pattern = make_pattern(kind, text_length, grid_size)
-    qkv = torch.randn(2, pattern.length, 3 * 8)
-    weights = torch.randn(2, pattern.length, 8)
-    fast = run(
-        lambda x: chunked_attention(x, pattern, num_heads=2, chunk_length=chunk_length),
-        qkv,
-        weights,
-    )
-    reference = run(lambda x: from_the_definition(x, pattern, 2), qkv, weights)
-    for got, expected in zip(fast, reference, strict=True):
-        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -144,41 +124,27 @@ def test_blocks_hold_the_dense_mask_and_little_else(kind, text_length, grid_size
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_chunked_gradient_is_the_derivative(kind):
-    pattern = make_pattern(kind, text_length=2, grid_size=3, conv_kernel=3)
-    qkv = torch.randn(1, pattern.length, 3 * 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda x: chunked_attention(x, pattern, num_heads=2, chunk_length=3), qkv, fast_mode=True
-    )
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_chunked_in_bfloat16_stays_near(kind):
+def test_blocked_in_bfloat16_rounds_what_goes_out_and_nothing_else(kind):
     pattern = make_pattern(kind, text_length=5, grid_size=12)
-    qkv = torch.randn(2, pattern.length, 3 * 16)
-    weights = torch.randn(2, pattern.length, 16)
-    fast = run(
-        lambda x: chunked_attention(x, pattern, num_heads=2),
-        qkv.bfloat16(),
-        weights.bfloat16(),
-    )
-    reference = run(lambda x: from_the_definition(x, pattern, 2), qkv, weights)
-    for got, expected in zip(fast, reference, strict=True):
-        assert got.dtype == torch.bfloat16
-        # bfloat16 keeps 8 bits: an error of a few in 256 of a typical value, summed in quadrature
-        error = (got.float() - expected).square().mean().sqrt() / expected.square().mean().sqrt()
-        assert error < 0.02
+    qkv = torch.randn(2, pattern.length, 3 * 16).bfloat16()
+    weights = torch.randn(2, pattern.length, 16).bfloat16()
+
+    def blocked(x):
+        return blocked_attention(x, pattern, num_heads=2)
+
+    in_bfloat16, in_float32 = run(blocked, qkv, weights), run(blocked, qkv.float(), weights.float())
+    for got, expected in zip(in_bfloat16, in_float32, strict=True):
+        assert torch.equal(got, expected.bfloat16())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_chunks_follow_one_another_and_skip_nothing_seen(kind):
-    pattern = make_pattern(kind, text_length=3, grid_size=16)
-    chunks = chunk_plan(pattern, 32)
-    assert chunks[0].start == 0
-    assert chunks[-1].end == pattern.length
-    assert all(a.end == b.start for a, b in itertools.pairwise(chunks))
-    if kind in ("row", "column"):  # what makes them fast: most of the image is never multiplied
-        assert max(chunk.end - chunk.key_start for chunk in chunks) <= 32 + 16 + 32
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_layer_keeps_its_dtype(dtype):
+    layer, reference = attention_layer("row").to(dtype), attention_layer("row").double()
+    x = torch.randn(2, 19, 8)
+    outputs = layer(x.to(dtype))
+    assert outputs.dtype == dtype
+    tolerance = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 1e-2}[dtype]
+    torch.testing.assert_close(outputs.double(), reference(x.double()), atol=tolerance, rtol=0)
 
 
 def attention_layer(kind, dim=8):

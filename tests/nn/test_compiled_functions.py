@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from armchair.core.jit import jit
-from armchair.nn.compiled_functions import exp, gelu, layer_norm, log, softmax
+from armchair.nn.compiled_functions import exp, gelu, layer_norm, log, softmax, stored_in, widened
 
 
 @jit()
@@ -38,7 +38,7 @@ def test_gelu_is_torchs():
     x = torch.cat([torch.linspace(-12, 12, 100_001), torch.tensor([0.0, -100.0, 100.0])])
     found = x.clone()
     each_gelu(found.numpy())
-    torch.testing.assert_close(found, F.gelu(x), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(found, F.gelu(x.double()).float(), atol=1e-6, rtol=1e-6)
 
 
 def test_layer_norm_is_torchs():
@@ -75,3 +75,37 @@ def test_log_is_right_to_the_last_digits():
     one = np.ones(1, np.float32)
     each_log(one)
     assert one[0] == 0
+
+
+@jit()
+def narrow(x, bits):
+    for i in range(len(x)):
+        bits[i] = stored_in(bits, x[i])
+
+
+@jit()
+def widen(bits, x):
+    for i in range(len(x)):
+        x[i] = widened(bits[i])
+
+
+def test_bfloat16_is_rounded_as_torch_rounds_it():
+    all_bits = torch.arange(2**16).short()
+    between = all_bits.view(torch.bfloat16).float()
+    ties = (between.view(torch.int32) + 0x8000).view(torch.float32)
+    x = torch.cat([between, ties, torch.randn(1000), torch.tensor([torch.nan, torch.inf, 3.4e38])])
+    found = torch.empty(len(x), dtype=torch.bfloat16)
+    narrow(x.numpy(), found.view(torch.uint16).numpy())
+    torch.testing.assert_close(found, x.bfloat16(), atol=0, rtol=0, equal_nan=True)
+    again = torch.empty(len(x))
+    widen(found.view(torch.uint16).numpy(), again.numpy())
+    torch.testing.assert_close(again, found.float(), atol=0, rtol=0, equal_nan=True)
+
+
+def test_float32_stays_as_it_is():
+    x = torch.randn(100)
+    found, again = torch.empty(100), torch.empty(100)
+    narrow(x.numpy(), found.numpy())
+    widen(found.numpy(), again.numpy())
+    assert torch.equal(found, x)
+    assert torch.equal(again, x)

@@ -162,13 +162,15 @@ def share(function: Callable[..., None], *arguments: Any) -> None:
     Args:
         function: Compiled by `jit`; its threads do not `meet`.
         *arguments: Its first arguments; contiguous tensors, which it is given as flat arrays, and
-            others as they are.
+            others as they are. Of bfloat16 it is given the bits, as uint16.
     """
-    flat = (
-        argument.detach().view(-1).numpy() if isinstance(argument, torch.Tensor) else argument
-        for argument in arguments
-    )
+    flat = (_flat(one) if isinstance(one, torch.Tensor) else one for one in arguments)
     _torchs_threads(torch.get_num_threads()).run(function, *flat)
+
+
+def _flat(tensor: torch.Tensor) -> np.ndarray:
+    flat = tensor.detach().view(-1)
+    return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
 
 
 @intrinsic

@@ -1,9 +1,8 @@
 """Self-attention: over the joint stream of text and image tokens, or over a plain one.
 
 `dense_attention` is the reference: scaled dot products under the pattern's dense mask. On a CPU,
-training goes through `blocked_attention` in float32 and `chunked_attention` in other precisions,
-which are tested against it; sampling goes through `JointAttention.prefill` and
-`JointAttention.decode`, which keep keys and values in a cache.
+training goes through `blocked_attention`, which is tested against it; sampling goes through
+`JointAttention.prefill` and `JointAttention.decode`, which keep keys and values in a cache.
 `attend` is all that attention to everything, or to what came before, needs.
 """
 
@@ -18,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from armchair.core.errors import ConfigError
-from armchair.nn.blocked_attention import blocked_attention
-from armchair.nn.chunked_attention import chunked_attention
+from armchair.nn.blocked_attention import BLOCKED_DTYPES, blocked_attention
 from armchair.nn.kv_cache import Index, LayerCache
 from armchair.nn.masks import AttentionPattern, dense_mask
 
@@ -109,9 +107,9 @@ class JointAttention(nn.Module):
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Attend over the whole stream."""
         qkv = self.qkv(x)
-        if isinstance(self.pattern, AttentionPattern) and x.device.type == "cpu":
-            of_blocks = blocked_attention if qkv.dtype == torch.float32 else chunked_attention
-            outputs = of_blocks(qkv, self.pattern, num_heads=self.num_heads)
+        in_blocks = qkv.device.type == "cpu" and qkv.dtype in BLOCKED_DTYPES
+        if isinstance(self.pattern, AttentionPattern) and in_blocks:
+            outputs = blocked_attention(qkv, self.pattern, num_heads=self.num_heads)
         else:
             outputs = dense_attention(qkv, self.pattern, num_heads=self.num_heads)
         return self.projection(outputs)

@@ -1,11 +1,11 @@
-"""Exact masked attention over blocks of sixteen queries: what a CPU trains with in float32.
+"""Exact masked attention over blocks of sixteen queries: what a CPU trains with.
 
 The stream's text and its image are each filled up to whole panels of sixteen places; column layers
 first put the image in column order, where a column is a stretch. A block of queries then sees some
 of the text's panels, and one stretch of the image's. The blocks are read off the dense mask: the
 two cannot disagree. Nothing is kept for the backward pass but queries, keys and values.
 
-In bfloat16 `chunked_attention` takes its place, since processors that have it multiply faster so.
+Under autocast these come in bfloat16, and outputs and gradients go in it; all between is float32.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from armchair.nn.masks import AttentionPattern, dense_mask, plan_order
 
 _BLOCK = 16  # queries, and places of a panel
 
+BLOCKED_DTYPES = (torch.float32, torch.bfloat16)
+
 
 def blocked_attention(
     qkv: Float[Tensor, "B L D3"], pattern: AttentionPattern, *, num_heads: int
@@ -30,13 +32,13 @@ def blocked_attention(
     """Attend over the whole stream with one softmax, exactly as the dense mask says.
 
     Args:
-        qkv: Queries, keys, and values, one after the other in the last dimension; float32, on a
-            CPU.
+        qkv: Queries, keys, and values, one after the other in the last dimension, on a CPU, in one
+            of `BLOCKED_DTYPES`.
         pattern: What each token sees.
         num_heads: Heads N; D is a multiple of it.
 
     Returns:
-        The heads' outputs side by side.
+        The heads' outputs side by side, in the dtype of `qkv`.
     """
     return _BlockedAttention.apply(qkv, pattern, num_heads)
 
@@ -85,6 +87,11 @@ def _filled(tokens: np.ndarray) -> np.ndarray:
     return np.pad(tokens, (0, -len(tokens) % _BLOCK), constant_values=-1)
 
 
+def _memory(size: int) -> Tensor:
+    """So many float32 for each thread."""
+    return torch.empty(torch.get_num_threads() * size, dtype=torch.float32, device="cpu")
+
+
 class _BlockedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, pattern: AttentionPattern, num_heads: int) -> Tensor:
@@ -96,7 +103,7 @@ class _BlockedAttention(torch.autograd.Function):
         plan = block_plan(pattern)
         layout = layout_of(batch, length, num_heads, dim // num_heads, len(plan.order))
         factor = np.float32((dim // num_heads) ** -0.5)
-        memory = qkv.new_empty(torch.get_num_threads() * layout.forward_size)
+        memory = _memory(layout.forward_size)
         outputs = qkv.new_empty(batch, length, dim)
         share(attend, qkv, *plan, layout, factor, memory, outputs)
         ctx.save_for_backward(qkv)
@@ -112,7 +119,7 @@ class _BlockedAttention(torch.autograd.Function):
         from armchair.nn.compiled_attention import attend_backward
 
         (qkv,) = ctx.saved_tensors
-        memory = qkv.new_empty(torch.get_num_threads() * ctx.layout.backward_size)
+        memory = _memory(ctx.layout.backward_size)
         d_qkv = torch.empty_like(qkv)
         arguments = (*ctx.plan, ctx.layout, ctx.factor, memory, gradient.contiguous(), d_qkv)
         share(attend_backward, qkv, *arguments)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from armchair.core.jit import jit, piece
-from armchair.nn.compiled_functions import softmax
+from armchair.nn.compiled_functions import softmax, stored_in, widened
 from armchair.nn.panels import PANEL, add_transposed, filled, multiply
 
 _f = np.float32
@@ -87,7 +87,7 @@ def _rows(source, start, distance, order, dim, memory, at):
         else:
             row = piece(source, start + order[place] * distance, dim)
             for i in range(dim):
-                to[i] = row[i]
+                to[i] = widened(row[i])
 
 
 @jit()
@@ -101,7 +101,7 @@ def _over_places(source, start, distance, order, dim, memory, at):
         else:
             row = piece(source, start + order[place] * distance, dim)
             for i in range(dim):
-                memory[to + i * PANEL] = row[i]
+                memory[to + i * PANEL] = widened(row[i])
 
 
 @jit()
@@ -116,7 +116,7 @@ def _over_dims(source, start, distance, order, dim, memory, at):
             if order[place] >= 0:
                 row = piece(source, start + order[place] * distance + first, count)
                 for i in range(count):
-                    to[i] = row[i]
+                    to[i] = widened(row[i])
 
 
 @jit()
@@ -194,7 +194,7 @@ def _scatter(memory, start, rows, width, order, first, target, begin, distance, 
             number = piece(memory, start + row * width, dim)
             to = piece(target, begin + token * distance, dim)
             for i in range(dim):
-                to[i] = number[i]
+                to[i] = stored_in(to, number[i])
 
 
 @jit()
@@ -204,7 +204,7 @@ def attend(
     """Outputs of a thread's heads.
 
     Args:
-        qkv: Flat: B L 3 N K.
+        qkv: Flat: B L 3 N K; float32, or bfloat16 as uint16, as all tensors of the stream are.
         order: P: the token at each place, or -1.
         blocks: For each the first place; how many queries; how many places of the text it may
             see, in whole panels; the first of the others, and how many, in the same way; and where

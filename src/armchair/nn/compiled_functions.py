@@ -63,6 +63,39 @@ def bits_of(_context: Any, number: Any) -> Any:
     return types.int32(types.float32), generate
 
 
+@intrinsic
+def widened(_context: Any, number: Any) -> Any:
+    """A float32 as it is, or that of a bfloat16's bits, which are a uint16."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        if number == types.float32:
+            return arguments[0]
+        upper = builder.shl(builder.zext(arguments[0], ir.IntType(32)), ir.IntType(32)(16))
+        return builder.bitcast(upper, ir.FloatType())
+
+    return types.float32(number), generate
+
+
+@intrinsic
+def stored_in(_context: Any, array: Any, number: Any) -> Any:
+    """A float32 as `array` has its numbers: as it is, or the bits of the nearest bfloat16.
+
+    Of two as near the even one; infinity stays, and what is not a number is none afterwards.
+    """
+    i32 = ir.IntType(32)
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        if array.dtype == types.float32:
+            return arguments[1]
+        bits = builder.bitcast(arguments[1], i32)
+        odd = builder.and_(builder.lshr(bits, i32(16)), i32(1))
+        nearest = builder.lshr(builder.add(bits, builder.add(odd, i32(0x7FFF))), i32(16))
+        is_none = builder.fcmp_unordered("uno", arguments[1], arguments[1])
+        return builder.trunc(builder.select(is_none, i32(0x7FC0), nearest), ir.IntType(16))
+
+    return array.dtype(array, types.float32), generate
+
+
 @jit(fastmath={"contract"})
 def log(x):
     """Natural logarithm of a positive number that is not subnormal.

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Shaped
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from torch import Tensor, nn
@@ -35,8 +36,12 @@ _BLOCK = 1 << 16  # weights that stay in a processor's second cache while rows g
 
 _FLOAT, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, PANEL), ir.VectorType(_I32, PANEL)
-# Rows and panels at once: as many sums as hide how long one takes, and as registers can hold.
-_TILES = ((4, 1), (2, 2), (2, 1), (1, 4), (1, 2), (1, 1))
+# Rows, and panels at once: as many sums as hide how long one takes, and as registers can hold.
+_WIDEST = {4: 4, 2: 4, 1: 8} if get_host_cpu_features().get("avx512f") else {4: 1, 2: 2, 1: 4}
+_OF_FOUR, _OF_TWO, _OF_ONE = _WIDEST[4], _WIDEST[2], _WIDEST[1]
+_TILES = [
+    (rows, panels) for rows, most in _WIDEST.items() for panels in (8, 4, 2, 1) if panels <= most
+]
 _MULTIPLY_ADD = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
 
 
@@ -229,7 +234,7 @@ def multiply(
             rows = 4 if left >= 4 else 2 if left >= 2 else 1
             number = first
             while number < last:
-                width = 4 // rows
+                width = _OF_FOUR if rows == 4 else _OF_TWO if rows == 2 else _OF_ONE
                 while number + width > last:
                     width //= 2
                 begin, to = panel + number * panel_distance, at + number * PANEL
@@ -268,7 +273,7 @@ def add_transposed(
         columns = 4 if left >= 4 else 2 if left >= 2 else 1
         number = 0
         while number < num_panels:
-            width = 4 // columns
+            width = _OF_FOUR if columns == 4 else _OF_TWO if columns == 2 else _OF_ONE
             while number + width > num_panels:
                 width //= 2
             _transposed_tile(
