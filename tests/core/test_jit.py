@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from llvmlite.binding import get_host_cpu_features
 
 from armchair.core.jit import Threads, _Announcer, jit, meet, piece, share
 
@@ -123,3 +124,21 @@ def test_tensors_are_shared_out_flat():
     assert tensor.tolist() == [[2.0] * 5] * 3
     with pytest.raises(RuntimeError):  # what a copy was written to would be lost
         share(_fill, tensor.T, np.float32(1))
+
+
+def test_bfloat16_tensors_are_shared_as_their_bits():
+    x = torch.tensor([1.0, -2.0], dtype=torch.bfloat16)
+    found = []
+    share(lambda bits, *_: found.append(bits.copy()), x)
+    assert all(bits.dtype == np.uint16 and bits.tolist() == [0x3F80, 0xC000] for bits in found)
+
+
+@pytest.mark.skipif(not get_host_cpu_features().get("avx512f"), reason="no AVX512 here")
+def test_loops_become_the_widest_vectors_that_there_are():
+    @jit()
+    def double(numbers):
+        for i in range(len(numbers)):
+            numbers[i] *= np.float32(2)
+
+    double(np.ones(100, np.float32))
+    assert "zmm" in "".join(double.inspect_asm().values())

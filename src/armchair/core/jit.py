@@ -32,8 +32,9 @@ import numba.extending
 import numpy as np
 import torch
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 from numba import types
-from numba.core import cgutils, event
+from numba.core import cgutils, config, event
 from numba.core.registry import CPUDispatcher
 from numba.np.arrayobj import populate_array
 
@@ -67,6 +68,20 @@ def _announce_compiling() -> None:
     event.register("numba:compile", _Announcer())
 
 
+@functools.cache
+def _use_whole_registers() -> None:
+    """Have loops compiled to the widest vectors that there are.
+
+    LLVM prefers half of AVX512's, which spares processors that slow down for whole ones; products
+    (nn/panels.py) take whole ones anyway. Numba is asked by its own settings, for this process.
+    """
+    features = get_host_cpu_features()
+    settings: Any = config
+    if features.get("avx512f") and not (settings.CPU_NAME or settings.CPU_FEATURES):
+        settings.CPU_NAME = get_host_cpu_name()
+        settings.CPU_FEATURES = features.flatten() + ",-prefer-256-bit"
+
+
 def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function at its first call, or read what an earlier process compiled.
 
@@ -80,6 +95,7 @@ def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     options = {"error_model": "numpy", "nogil": True, **options}
 
     def decorate(function: Callable[..., Any]) -> Any:
+        _use_whole_registers()
         _announce_compiling()
         function = inspect.unwrap(function)  # from what checks types in the tests
         try:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 
 from armchair.core.jit import intrinsic, jit
 
@@ -21,8 +22,10 @@ _SMALLEST, _LARGEST = _f(-87.0), _f(88.0)
 _LOG2_E = _f(1.44269504)
 _LN2_HIGH, _LN2_LOW = _f(0.693359375), _f(-2.12194440e-4)  # a sum: the first has few digits
 _E6, _E5, _E4, _E3, _E2 = _f(1 / 720), _f(1 / 120), _f(1 / 24), _f(1 / 6), _f(0.5)
-_ONE, _TWO, _HALF = _f(1), _f(2), _f(0.5)
-_L3, _L5, _L7, _L9 = _f(1 / 3), _f(1 / 5), _f(1 / 7), _f(1 / 9)
+_ONE, _HALF = _f(1), _f(0.5)
+# (ln(1 + x) - x + x²/2) / x³, fitted so that ln(1 + x) is within 3.2e-8 of itself
+_L3, _L4, _L5, _L6 = _f(0.3333391), _f(-0.25001338), _f(0.19963062), _f(-0.16577587)
+_L7, _L8, _L9 = _f(0.14914787), _f(-0.14267476), _f(0.0870036)
 _SQRT_HALF_BITS = np.int32(np.float32(0.5**0.5).view(np.int32))
 
 _SQRT_HALF = _f(0.7071067811865476)
@@ -96,19 +99,40 @@ def stored_in(_context: Any, array: Any, number: Any) -> Any:
     return array.dtype(array, types.float32), generate
 
 
+@intrinsic
+def _twos_in(_context: Any, number: Any) -> Any:
+    """The k of the logarithm, an int32 all along: numba would compute in 64 bits."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        bits = builder.bitcast(arguments[0], ir.IntType(32))
+        above = builder.sub(bits, ir.IntType(32)(int(_SQRT_HALF_BITS)))
+        return builder.ashr(above, ir.IntType(32)(23))
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def _reciprocal_power_of_two(_context: Any, exponent: Any) -> Any:
+    """2 to minus a whole number from -126 to 126."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        exponent = builder.sub(ir.IntType(32)(127), arguments[0])
+        return builder.bitcast(builder.shl(exponent, ir.IntType(32)(23)), ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
 @jit(fastmath={"contract"})
 def log(x):
     """Natural logarithm of a positive number that is not subnormal.
 
-    With x = 2^k m and m from sqrt(1/2) to sqrt(2), ln x = k ln 2 + 2 artanh((m - 1) / (m + 1)).
+    With x = 2^k m and m from sqrt(1/2) to sqrt(2), ln x = k ln 2 + ln m.
     """
-    above = bits_of(x) - _SQRT_HALF_BITS
-    twos = _f(above >> np.int32(23))
-    m = x * _power_of_two(np.int32(0) - np.int32(above >> np.int32(23)))
-    s = (m - _ONE) / (m + _ONE)  # |s| < 0.172
-    z = s * s
-    series = ((((_L9 * z + _L7) * z + _L5) * z + _L3) * z) * s + s
-    return twos * _LN2_HIGH + (_TWO * series + twos * _LN2_LOW)
+    power = _twos_in(x)
+    twos, rest = _f(power), x * _reciprocal_power_of_two(power) - _ONE
+    series = (((((_L9 * rest + _L8) * rest + _L7) * rest + _L6) * rest + _L5) * rest + _L4) * rest
+    curve = ((series + _L3) * rest - _HALF) * rest * rest + twos * _LN2_LOW
+    return twos * _LN2_HIGH + (rest + curve)
 
 
 @jit(fastmath={"contract"})
@@ -136,16 +160,50 @@ def layer_norm(x, gain, bias, eps, output):
         output[i] = (x[i] - mean) * factor * gain[i] + bias[i]
 
 
+@intrinsic
+def largest(_context: Any, numbers: Any) -> Any:
+    """Of an array of float32, in vectors, which compilers make of no such loop.
+
+    What is not a number is passed over; of nothing else, -inf.
+    """
+    width, float_, i64 = 16, ir.FloatType(), ir.IntType(64)
+    vector = ir.VectorType(float_, width)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        count = builder.extract_value(array.shape, 0)
+        whole = builder.and_(count, i64(-width))
+        start = ir.Constant(vector, [float("-inf")] * width)
+        highest = cgutils.alloca_once_value(builder, start)
+
+        def keep(place: Any, numbers: Any) -> None:
+            before = builder.load(place)
+            above = builder.fcmp_ordered(">", numbers, before)
+            builder.store(builder.select(above, numbers, before), place)
+
+        with cgutils.for_range_slice(builder, i64(0), whole, i64(width)) as (index, _):
+            place = builder.bitcast(builder.gep(array.data, [index]), vector.as_pointer())
+            loaded = builder.load(place)
+            loaded.align = 4
+            keep(highest, loaded)
+        lanes = builder.load(highest)
+        found = cgutils.alloca_once_value(builder, float_(float("-inf")))
+        for lane in range(width):
+            keep(found, builder.extract_element(lanes, ir.IntType(32)(lane)))
+        with cgutils.for_range_slice(builder, whole, count, i64(1)) as (index, _):
+            keep(found, builder.load(builder.gep(array.data, [index])))
+        return builder.load(found)
+
+    return types.float32(numbers), generate
+
+
 @jit(fastmath={"contract", "reassoc", "nnan", "nsz"})
 def softmax(scores, factor):
     """Of scores times a positive factor, in place."""
-    highest, total = scores[0], _f(0)
-    for score in scores:
-        highest = max(highest, score)
+    highest, total = largest(scores), _f(0)
     for i in range(len(scores)):
         scores[i] = exp((scores[i] - highest) * factor)
-    for score in scores:
-        total += score
+        total += scores[i]
     scale = _ONE / total
     for i in range(len(scores)):
         scores[i] *= scale
