@@ -4,7 +4,6 @@ import torch
 from armchair.models.autoencoders.quantizers import (
     code_counts,
     draw_restarts,
-    error_by_place,
     perplexity,
     squared_distances,
 )
@@ -56,13 +55,3 @@ def test_no_restart_is_an_empty_draw(count: int) -> None:
     drawn = draw_restarts(torch.zeros(1, 2, 2), count, random())
     assert drawn.shape == (0,)
     assert drawn.dtype == torch.int64
-
-
-def test_error_by_place_is_the_mean_of_each_patch() -> None:
-    images = torch.zeros(1, 3, 4, 4)
-    again = images.clone()
-    again[0, :, :2, 2:] = 0.5
-    again[0, 0, 3, 3] = 1.2
-    torch.testing.assert_close(
-        error_by_place(images, again, 2), torch.tensor([[[0.0, 0.5], [0.0, 0.1]]])
-    )

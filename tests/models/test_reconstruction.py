@@ -1,11 +1,18 @@
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
 import torch
 
-from armchair.models.autoencoders.likelihoods import absolute_plus_squared_error, logit_laplace_nll
+from armchair.models.autoencoders.likelihoods import (
+    absolute_plus_squared_error,
+    logit_laplace_nll,
+    map_pixels,
+)
 from armchair.models.autoencoders.reconstruction import (
     Reconstruction,
+    error_by_place,
+    error_by_place_reference,
     reconstruction_loss,
     reconstruction_reference,
 )
@@ -84,3 +91,23 @@ def test_a_channels_last_decoder_is_read_right() -> None:
         reconstruction_loss(images, statistics, "logit_laplace"),
         reconstruction_reference(images, statistics, "logit_laplace"),
     )
+
+
+@pytest.mark.parametrize("function", [error_by_place, error_by_place_reference])
+def test_error_by_place_is_the_mean_of_each_patch(function: Callable[..., torch.Tensor]) -> None:
+    images = torch.zeros(1, 3, 4, 4)
+    again = images.clone()
+    again[0, :, :2, 2:] = 0.5
+    again[0, 0, 3, 3] = 0.9
+    statistics = torch.cat([map_pixels(again).logit(), again], dim=1)
+    expected = torch.tensor([[[0.0, 0.5], [0.0, 0.075]]])
+    torch.testing.assert_close(function(images, statistics, 2), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "side", "grid_size"), [(1, 1, 1), (3, 40, 5), (2, 16, 16)])
+def test_compiled_error_by_place_is_the_reference(count: int, side: int, grid_size: int) -> None:
+    images = pictures(count, side) if side > 1 else torch.zeros(count, 3, 1, 1)
+    statistics = statistics_of(images)  # beyond the ends of a pixel too
+    expected = error_by_place_reference(images.double(), statistics.double(), grid_size)
+    found = error_by_place(images, statistics, grid_size)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-6)

@@ -3,11 +3,15 @@ import math
 import pytest
 import torch
 
-from armchair.models.autoencoders.relaxation import gumbel_like, relax, relax_reference
+from armchair.models.autoencoders.relaxation import Relaxed, gumbel_like, relax, relax_reference
 
 
 def random(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def plain(logits: torch.Tensor) -> Relaxed:
+    return relax(logits, temperature=0.5, noise_scale=0.0)
 
 
 def test_gumbel_noise_has_its_mean_and_variance() -> None:
@@ -64,18 +68,40 @@ def test_compiled_relaxation_is_the_reference(
     size: int, with_noise: bool, temperature: float
 ) -> None:
     logits = torch.randn(2, 3, size, generator=random()) * 3
-    noise = gumbel_like(logits, random(1)) if with_noise else None
+    scale = 0.5 if with_noise else 0.0
+    noise = gumbel_like(logits, random(1), scale=scale).double() if with_noise else None
     weights, entropy_weights = torch.randn(2, 3, size), torch.randn(2, 3)
-    found = []
-    for function, dtype in ((relax, torch.float32), (relax_reference, torch.float64)):
-        given = logits.to(dtype, copy=True).requires_grad_()
-        added = None if noise is None else noise.to(dtype)
-        relaxed, entropies = function(given, added, temperature=temperature)
-        ((relaxed * weights).sum() + (entropies * entropy_weights).sum()).backward()
+
+    def all_of(given: torch.Tensor, relaxed: Relaxed) -> list[torch.Tensor]:
+        draws, entropies, likeliest = relaxed
+        ((draws * weights).sum() + (entropies * entropy_weights).sum()).backward()
         assert given.grad is not None
-        found.append([x.detach().float() for x in (relaxed, entropies, given.grad)])
-    for compiled, expected in zip(*found, strict=True):
-        torch.testing.assert_close(compiled, expected, rtol=1e-5, atol=1e-5)
+        return [x.detach().float() for x in (draws, entropies, given.grad, likeliest)]
+
+    given, reference = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    relaxed = relax(given, temperature=temperature, noise_scale=scale, generator=random(1))
+    expected = relax_reference(reference, noise, temperature=temperature)
+    for one, other in zip(all_of(given, relaxed), all_of(reference, expected), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_draws_in_bfloat16_are_those_in_float32_rounded() -> None:
+    logits, weights = torch.randn(9, 100, generator=random()) * 3, torch.randn(9, 100).bfloat16()
+    gradients = []
+    draws = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        given = logits.clone().requires_grad_()
+        draws[dtype] = relax(given, temperature=0.5, generator=random(1), dtype=dtype).draws
+        (draws[dtype] * weights).sum().backward()
+        gradients.append(given.grad)
+    assert draws[torch.bfloat16].dtype == torch.bfloat16
+    assert torch.equal(draws[torch.bfloat16], draws[torch.float32].bfloat16())
+    torch.testing.assert_close(*gradients, rtol=0.02, atol=0.02)
+
+
+def test_of_codes_as_likely_the_first_is_the_likeliest() -> None:
+    logits = torch.tensor([[1.0, 3, 3, 2], [4, 4, 0, 0], [0, 0, 0, 1], [-torch.inf] * 4])
+    assert relax(logits, temperature=1.0).likeliest.tolist() == [1, 0, 3, 0]
 
 
 def test_only_what_is_asked_for_has_a_gradient() -> None:
@@ -83,16 +109,16 @@ def test_only_what_is_asked_for_has_a_gradient() -> None:
     logits = torch.randn(4, 12, generator=random())
     for part in range(2):
         gradients = []
-        for function in (relax, relax_reference):
+        for function in (plain, lambda x: relax_reference(x, None, temperature=0.5)):
             given = logits.clone().requires_grad_()
-            function(given, None, temperature=0.5)[part].square().sum().backward()
+            function(given)[part].square().sum().backward()
             gradients.append(given.grad)
         torch.testing.assert_close(*gradients)
 
 
 def test_extreme_logits_stay_finite() -> None:
     logits = torch.tensor([[1e4, -1e4, 0.0], [-300.0, -300.0, -300.0]], requires_grad=True)
-    relaxed, entropies = relax(logits, None, temperature=1 / 16)
+    relaxed, entropies, _ = relax(logits, temperature=1 / 16, noise_scale=0.0)
     (relaxed.square().sum() + entropies.sum()).backward()
     torch.testing.assert_close(relaxed.detach(), torch.tensor([[1.0, 0, 0], [1 / 3] * 3]))
     torch.testing.assert_close(entropies.detach(), torch.tensor([0, -math.log(3)]))
@@ -103,6 +129,6 @@ def test_extreme_logits_stay_finite() -> None:
 def test_what_is_no_number_stays_none() -> None:
     logits = torch.randn(3, 512, generator=random())
     logits[1, 5] = torch.nan
-    relaxed, entropies = relax(logits, None, temperature=0.5)
+    relaxed, entropies, _ = plain(logits)
     assert relaxed.isnan().any(1).tolist() == [False, True, False]
     assert entropies.isnan().tolist() == [False, True, False]

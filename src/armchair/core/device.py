@@ -81,6 +81,13 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
+def product_dtype(device: torch.device, otherwise: torch.dtype = torch.float32) -> torch.dtype:
+    """The dtype of matrix products here: that of autocast, or else another."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return otherwise
+
+
 @contextlib.contextmanager
 def one_torch_thread() -> Iterator[None]:
     """Let torch compute in the calling thread alone.

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from armchair.core.device import product_dtype
 from armchair.core.errors import ConfigError
 from armchair.diffusion.guidance import Condition
 from armchair.nn.blocks import TransformerBlock, init_weights
@@ -110,8 +111,7 @@ class TextStream(nn.Module):
             after: States that are run one by one.
         """
         weight = self.norm.weight
-        autocast = torch.is_autocast_enabled(weight.device.type)
-        dtype = torch.get_autocast_dtype(weight.device.type) if autocast else weight.dtype
+        dtype = product_dtype(weight.device, otherwise=weight.dtype)
         heads = self.config.num_heads
         head_dim, slots = self.config.dim // heads, plain_slots(after)
 

@@ -1,4 +1,4 @@
-"""The loop of `reconstruction.py`, compiled for a CPU: the loss and its gradient in one pass."""
+"""The loops of `reconstruction.py`, compiled for a CPU: the loss and its gradient in one pass."""
 
 # pyright: reportUnknownParameterType=false, reportMissingParameterType=false
 
@@ -78,3 +78,45 @@ def reconstruct(
                 piece(d_statistics, of_means, count), piece(d_statistics, of_scales, count),
             )  # fmt: skip
         totals[picture] = total
+
+
+@jit(fastmath={"contract"})
+def _add_row(pixels, means, errors):
+    """Add the absolute errors of a row of pixels, in the range of 2 that pictures have."""
+    for i in range(len(pixels)):
+        unit = (_ONE / (_ONE + exp(-means[i])) - _EPSILON) * _PER_RANGE
+        errors[i] += abs(min(max(unit, _ZERO), _ONE) * _TWO - _ONE - pixels[i])
+
+
+@jit()
+def add_errors(images, statistics, height, width, errors, thread, num_threads, _counter):
+    """Mean absolute errors of patches.
+
+    Args:
+        images: Flat: B 3 H W.
+        statistics: Flat: B 6 H W.
+        height: H.
+        width: W.
+        errors: Flat, written to: B h w, square.
+        thread: Of this call.
+        num_threads: How many share the pictures.
+    """
+    plane = height * width
+    count = len(images) // (3 * plane)
+    side = int(np.sqrt(len(errors) // count))
+    rows, columns = height // side, width // side
+    of_row = np.empty(width, np.float32)
+    scale = _ONE / _f(3 * rows * columns)
+    for item in range(thread, count * side, num_threads):
+        picture, row = item // side, item % side
+        of_row[:] = _ZERO
+        for channel in range(3):
+            for line in range(rows):
+                at = channel * plane + (row * rows + line) * width
+                pixels = piece(images, picture * 3 * plane + at, width)
+                _add_row(pixels, piece(statistics, picture * 6 * plane + at, width), of_row)
+        for column in range(side):
+            total = _ZERO
+            for i in range(column * columns, (column + 1) * columns):
+                total += of_row[i]
+            errors[item * side + column] = total * scale

@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from armchair.core.jit import jit, piece
-from armchair.nn.compiled_functions import exp, log, softmax
+from armchair.nn.compiled_functions import exp, largest, log, softmax, stored_in, widened
 
 _f = np.float32
 _RUN = 1024  # numbers under one pair of keys
 _FAST = {"contract", "reassoc", "nnan", "nsz"}
-_STEP = np.uint64(0x9E3779B97F4A7C15)
+_STEP, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
 
 
 @jit()
@@ -46,38 +46,53 @@ def _gumbel(bits):
 
 
 @jit(fastmath={"contract"})
+def _fill(numbers, start, seed, scale):
+    """Draw the noise whose places begin at `start`."""
+    done = 0
+    while done < len(numbers):
+        run, offset = (start + done) // _RUN, (start + done) % _RUN
+        keys = _keys(seed, run)
+        first, second = np.uint32(np.uint32(keys) + np.uint32(offset)), np.uint32(keys >> _HALF)
+        part = piece(numbers, done, min(_RUN - offset, len(numbers) - done))
+        for i in range(len(part)):
+            place = np.uint32(np.uint32(i) + first)
+            part[i] = scale * _gumbel(_mixed(np.uint32(_mixed(place) ^ second)))
+        done += len(part)
+
+
+@jit()
 def fill_gumbel(noise, seed, scale, thread, num_threads, _counter):
     """Draw Gumbel(0, 1) noise times a scale; a number hangs on the seed and its place alone."""
-    runs = (len(noise) + _RUN - 1) // _RUN
-    for run in range(thread, runs, num_threads):
-        keys = _keys(seed, run)
-        first, second = np.uint32(keys), np.uint32(keys >> np.uint64(32))
-        start = run * _RUN
-        numbers = piece(noise, start, min(_RUN, len(noise) - start))
-        for i in range(len(numbers)):
-            place = np.uint32(np.uint32(i) + first)
-            numbers[i] = scale * _gumbel(_mixed(np.uint32(_mixed(place) ^ second)))
+    for start in range(thread * _RUN, len(noise), num_threads * _RUN):
+        _fill(piece(noise, start, min(_RUN, len(noise) - start)), start, seed, scale)
 
 
 @jit(fastmath=_FAST)
-def relax(logits, noise, temperature, size, relaxed, statistics, thread, num_threads, _counter):
+def relax(
+    logits, seed, noise_scale, temperature, size, relaxed, statistics, likeliest, thread,
+    num_threads, _counter,
+):  # fmt: skip
     """One row after the other: the softmax of noisy logits, and what the posterior's KL needs.
 
     Args:
         logits: Rows of numbers, flat.
-        noise: What is added to them, or nothing.
+        seed: Of the noise that is added to them, which is that of `fill_gumbel`.
+        noise_scale: Factor on it; 0 for none.
         temperature: What noisy logits are divided by.
         size: Numbers of a row, K.
-        relaxed: Written to: as many as logits.
+        relaxed: Written to: as many as logits; float32, or bfloat16 as uint16.
         statistics: Written to: for each row ln sum exp of the logits, and sum q ln q.
+        likeliest: Written to: for each row the first of its largest logits.
         thread: Of this call.
         num_threads: How many share the rows.
     """
+    noisy = np.empty(size, np.float32)
     for row in range(thread, len(logits) // size, num_threads):
         of_row, out = piece(logits, row * size, size), piece(relaxed, row * size, size)
-        highest = of_row[0]
-        for number in of_row:
-            highest = max(highest, number)
+        highest, first = largest(of_row), 0
+        while first < size - 1 and of_row[first] < highest:
+            first += 1
+        likeliest[row] = first
         total, weighted = _f(0), _f(0)
         for number in of_row:
             weight = exp(number - highest)
@@ -86,14 +101,15 @@ def relax(logits, noise, temperature, size, relaxed, statistics, thread, num_thr
         log_total = log(total)
         statistics[2 * row] = highest + log_total
         statistics[2 * row + 1] = weighted / total - log_total
-        if len(noise):
-            of_noise = piece(noise, row * size, size)
+        if noise_scale > 0:
+            _fill(noisy, row * size, seed, noise_scale)
             for i in range(size):
-                out[i] = of_row[i] + of_noise[i]
+                noisy[i] += of_row[i]
         else:
-            for i in range(size):
-                out[i] = of_row[i]
-        softmax(out, _f(1) / temperature)
+            noisy[:] = of_row
+        softmax(noisy, _f(1) / temperature)
+        for i in range(size):
+            out[i] = stored_in(out, noisy[i])
 
 
 @jit(fastmath=_FAST)
@@ -123,9 +139,9 @@ def relax_backward(
             y, d_y = piece(relaxed, start, size), piece(d_relaxed, start, size)
             mean = _f(0)
             for i in range(size):
-                mean += y[i] * d_y[i]
+                mean += widened(y[i]) * widened(d_y[i])
             for i in range(size):
-                out[i] = y[i] * (d_y[i] - mean) * scale
+                out[i] = widened(y[i]) * (widened(d_y[i]) - mean) * scale
         else:
             out[:] = _f(0)
         if len(d_entropies):

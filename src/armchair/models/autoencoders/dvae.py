@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from armchair.core.device import product_dtype
 from armchair.core.errors import ConfigError
 from armchair.models.autoencoders.convolutional import AutoencoderConfig, Decoder, Encoder
 from armchair.models.autoencoders.interface import ImageTokenizer
@@ -59,12 +60,14 @@ class RelaxedOutput:
 
     Attributes:
         logits: Unnormalised log q(z|x).
+        likeliest: The code of each place's largest logit.
         kl_nats: KL(q(z|x) || uniform), summed over a picture's codes.
         statistics: Three means and three log-scales for each pixel.
         latents: What the distances are measured from; None for linear logits.
     """
 
     logits: Float[Tensor, "B K h w"]
+    likeliest: Int[Tensor, "B h w"]
     kl_nats: Float[Tensor, " B"]
     statistics: Float[Tensor, "B 6 H W"]
     latents: Float[Tensor, "B C h w"] | None
@@ -123,20 +126,28 @@ class DiscreteVAE(ImageTokenizer):
         """
         logits, latents = self.posterior(images)
         rows = logits.movedim(1, -1).contiguous()  # B h w K
-        noise = gumbel_like(rows, generator, scale=noise_scale) if noise_scale > 0 else None
-        relaxed, entropies = relax(rows, noise, temperature=temperature)
-        kl = (entropies + math.log(rows.shape[-1])).flatten(1).sum(1)
-        embeddings = relaxed @ self.codebook.weight
+        relaxed = relax(
+            rows,
+            temperature=temperature,
+            noise_scale=noise_scale,
+            generator=generator,
+            dtype=product_dtype(rows.device),
+        )
+        kl = (relaxed.entropies + math.log(rows.shape[-1])).flatten(1).sum(1)
+        embeddings = relaxed.draws @ self.codebook.weight
         if not self.by_distance:
             embeddings = embeddings + self.codebook_bias
-        return RelaxedOutput(logits, kl, self.decoder(embeddings.movedim(-1, 1)), latents)
+        statistics = self.decoder(embeddings.movedim(-1, 1))
+        return RelaxedOutput(logits, relaxed.likeliest, kl, statistics, latents)
 
     def harden(self, images: Float[Tensor, "B 3 H W"]) -> RelaxedOutput:
         """Encode, take the likeliest codes, and decode them; only the decoder has a gradient."""
         with torch.no_grad():
             logits, latents = self.posterior(images)
-            embeddings = self._embed(logits.argmax(dim=1))
-        return RelaxedOutput(logits, kl_to_uniform(logits), self.decoder(embeddings), latents)
+            codes = logits.argmax(dim=1)
+            embeddings = self._embed(codes)
+        statistics = self.decoder(embeddings)
+        return RelaxedOutput(logits, codes, kl_to_uniform(logits), statistics, latents)
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B h w"]:
         """The likeliest code of each place, without noise (section 2.2)."""

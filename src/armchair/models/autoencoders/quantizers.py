@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -61,11 +60,3 @@ def draw_restarts(
     if count == 0:
         return torch.zeros(0, dtype=torch.int64, device=flat.device)
     return torch.multinomial(flat, count, generator=generator)
-
-
-def error_by_place(
-    images: Float[Tensor, "B 3 H W"], reconstructions: Float[Tensor, "B 3 H W"], grid_size: int
-) -> Float[Tensor, "B h w"]:
-    """Mean absolute error of the patch that each place of the grid stands for."""
-    error = (images - reconstructions).abs().mean(1)
-    return F.adaptive_avg_pool2d(error, grid_size)

@@ -1,10 +1,11 @@
 """The picture's part of an image tokenizer's loss.
 
     loss = reconstruction_loss(images, statistics, "logit_laplace")
+    errors = error_by_place(images, statistics, grid_size=16)      # where it comes out badly
 
-A CPU computes it and its gradient in one compiled pass (compiled_reconstruction.py), where torch
-makes some sixty; `reconstruction_reference` is what that is tested against, and what other devices
-run.
+A CPU computes each in one compiled pass (compiled_reconstruction.py), and the gradient too, where
+torch makes some sixty; `reconstruction_reference` and `error_by_place_reference` are what these are
+tested against, and what other devices run.
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from armchair.models.autoencoders.likelihoods import absolute_plus_squared_error, logit_laplace_nll
+from armchair.models.autoencoders.likelihoods import (
+    absolute_plus_squared_error,
+    logit_laplace_nll,
+    reconstruct,
+)
 
 Reconstruction = Literal["logit_laplace", "absolute_plus_squared"]
 
@@ -60,6 +66,36 @@ def reconstruction_reference(
     error = absolute_plus_squared_error(images, statistics).mean()
     fixed = torch.cat([means.detach(), log_scales], dim=1)
     return (error + _SCALE_WEIGHT * logit_laplace_nll(images, fixed).mean()) / dimensions
+
+
+@torch.no_grad()
+def error_by_place(
+    images: Float[Tensor, "B 3 H W"], statistics: Float[Tensor, "B 6 H W"], grid_size: int
+) -> Float[Tensor, "B h w"]:
+    """Mean absolute error of the patch that each place of the grid stands for.
+
+    Args:
+        images: Pictures in [-1, 1].
+        statistics: What the decoder gave.
+        grid_size: Places along one side, h = w, of which H and W are multiples.
+    """
+    if statistics.device.type != "cpu" or statistics.dtype != torch.float32:
+        return error_by_place_reference(images, statistics, grid_size)
+    from armchair.core.jit import share
+    from armchair.models.autoencoders.compiled_reconstruction import add_errors
+
+    errors = statistics.new_empty(len(images), grid_size, grid_size)
+    height, width = images.shape[2:]
+    share(add_errors, images.contiguous(), statistics.contiguous(), height, width, errors)
+    return errors
+
+
+def error_by_place_reference(
+    images: Float[Tensor, "B 3 H W"], statistics: Float[Tensor, "B 6 H W"], grid_size: int
+) -> Float[Tensor, "B h w"]:
+    """The same in torch's own operations, on any device."""
+    error = (images - reconstruct(statistics)).abs().mean(1)
+    return F.adaptive_avg_pool2d(error, grid_size)
 
 
 class _CompiledReconstruction(torch.autograd.Function):

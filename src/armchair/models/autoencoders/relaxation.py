@@ -4,7 +4,7 @@
 
 As tau falls, y becomes the one-hot draw argmax(logits + g) from q = softmax(logits).
 
-    relaxed, entropies = relax(logits, gumbel_like(logits, generator), temperature=0.5)
+    relaxed = relax(logits, temperature=0.5, generator=generator)     # its codes, entropies, ...
 
 A CPU runs compiled loops (compiled_relaxation.py); `relax_reference` is what they are tested
 against, and what other devices run.
@@ -15,16 +15,30 @@ Source: Jang, Gu and Poole, "Categorical Reparameterization with Gumbel-Softmax"
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _f = np.float32
+
+
+class Relaxed(NamedTuple):
+    """What `relax` gives.
+
+    Attributes:
+        draws: Relaxed ones, which sum to 1 over K.
+        entropies: Sum q ln q of q = softmax(logits), in nats.
+        likeliest: The codes of the largest logits, without noise; they have no gradient.
+    """
+
+    draws: Float[Tensor, "*S K"]
+    entropies: Float[Tensor, "*S"]
+    likeliest: Int64[Tensor, "*S"]
 
 
 def gumbel_like(
@@ -37,62 +51,81 @@ def gumbel_like(
     from armchair.core.jit import share  # imports numba
     from armchair.models.autoencoders.compiled_relaxation import fill_gumbel
 
-    seed = torch.randint(2**62, (), generator=generator, device="cpu")
-    share(fill_gumbel, noise, np.uint64(int(seed)), _f(scale))
+    share(fill_gumbel, noise, _seed(generator), _f(scale))
     return noise
 
 
+def _seed(generator: torch.Generator | None) -> np.uint64:
+    return np.uint64(int(torch.randint(2**62, (), generator=generator, device="cpu")))
+
+
 def relax(
-    logits: Float[Tensor, "*S K"], noise: Float[Tensor, "*S K"] | None, *, temperature: float
-) -> tuple[Float[Tensor, "*S K"], Float[Tensor, "*S"]]:
-    """Relaxed draws, and the negative entropy of what they are drawn from.
+    logits: Float[Tensor, "*S K"],
+    *,
+    temperature: float,
+    noise_scale: float = 1.0,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Relaxed:
+    """Draw from the relaxation, and say what the logits say without noise.
 
     Args:
         logits: Unnormalised ln q, float32.
-        noise: What is added to them; None for a plain softmax.
         temperature: tau, above 0.
-
-    Returns:
-        The relaxed draws, which sum to 1 over K; and sum q ln q of q = softmax(logits), in nats.
+        noise_scale: Factor on the Gumbel noise; 0 for a plain softmax, which draws nothing.
+        generator: Source of the noise, which is that of `gumbel_like`.
+        dtype: Of what the draws are multiplied in: they are bfloat16 if it is, or else float32.
     """
+    dtype = dtype if dtype == torch.bfloat16 else torch.float32
     if logits.device.type != "cpu":
-        return relax_reference(logits, noise, temperature=temperature)
-    return _CompiledRelaxation.apply(logits, noise, temperature)
+        has_noise = noise_scale > 0
+        noise = gumbel_like(logits, generator, scale=noise_scale) if has_noise else None
+        draws, *others = relax_reference(logits, noise, temperature=temperature)
+        return Relaxed(draws.to(dtype), *others)
+    seed = _seed(generator) if noise_scale > 0 else np.uint64(0)
+    return Relaxed(*_CompiledRelaxation.apply(logits, seed, noise_scale, temperature, dtype))
 
 
 def relax_reference(
     logits: Float[Tensor, "*S K"], noise: Float[Tensor, "*S K"] | None, *, temperature: float
-) -> tuple[Float[Tensor, "*S K"], Float[Tensor, "*S"]]:
+) -> Relaxed:
     """The same in torch's own operations, on any device."""
     noisy = logits if noise is None else logits + noise
     log_q = F.log_softmax(logits, dim=-1)
-    return F.softmax(noisy / temperature, dim=-1), (log_q.exp() * log_q).sum(-1)
+    entropies = (log_q.exp() * log_q).sum(-1)
+    return Relaxed(F.softmax(noisy / temperature, dim=-1), entropies, logits.argmax(-1))
 
 
 class _CompiledRelaxation(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, noise: Tensor | None, temperature: float
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any,
+        logits: Tensor,
+        seed: np.uint64,
+        noise_scale: float,
+        temperature: float,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         from armchair.core.jit import share
         from armchair.models.autoencoders.compiled_relaxation import relax
 
         logits = logits.contiguous()
-        relaxed = torch.empty_like(logits)
+        relaxed = torch.empty_like(logits, dtype=dtype)
         statistics = logits.new_empty(*logits.shape[:-1], 2)
-        noise = logits.new_empty(0) if noise is None else noise.contiguous()
-        rows = (logits, noise, _f(temperature), logits.shape[-1], relaxed, statistics)
-        share(relax, *rows)
+        likeliest = torch.empty(logits.shape[:-1], dtype=torch.int64, device=logits.device)
+        settings = (seed, _f(noise_scale), _f(temperature), logits.shape[-1])
+        share(relax, logits, *settings, relaxed, statistics, likeliest)
         ctx.save_for_backward(logits, relaxed, statistics)
         ctx.temperature = temperature
         ctx.set_materialize_grads(False)
-        return relaxed, statistics[..., 1]
+        ctx.mark_non_differentiable(likeliest)
+        return relaxed, statistics[..., 1], likeliest
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, d_relaxed: Tensor | None, d_entropies: Tensor | None
-    ) -> tuple[Tensor, None, None]:
+        ctx: Any, d_relaxed: Tensor | None, d_entropies: Tensor | None, _: None
+    ) -> tuple[Tensor, None, None, None, None]:
         from armchair.core.jit import share
         from armchair.models.autoencoders.compiled_relaxation import relax_backward
 
@@ -104,4 +137,4 @@ class _CompiledRelaxation(torch.autograd.Function):
         )
         rows = (logits, _f(ctx.temperature), logits.shape[-1], relaxed, statistics)
         share(relax_backward, *rows, d_relaxed, d_entropies, d_logits)
-        return d_logits, None, None
+        return d_logits, None, None, None, None

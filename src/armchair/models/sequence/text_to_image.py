@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from armchair.core.device import product_dtype
 from armchair.core.errors import ConfigError
 from armchair.nn.blocks import TransformerBlock, init_weights
 from armchair.nn.embeddings import ImageEmbedding, TextEmbedding
@@ -210,14 +211,12 @@ class TextToImageTransformer(nn.Module):
     def new_cache(self, num_prompts: int) -> KVCache:
         """Empty caches for prompts, and a row of each, in the dtype that attention runs in."""
         config = self.config
-        autocast = torch.is_autocast_enabled(self.device.type)
-        dtype = torch.get_autocast_dtype(self.device.type) if autocast else self.norm.weight.dtype
         return KVCache.allocate(
             self.patterns,
             num_prompts=num_prompts,
             num_heads=config.num_heads,
             head_dim=config.dim // config.num_heads,
-            dtype=dtype,
+            dtype=product_dtype(self.device, otherwise=self.norm.weight.dtype),
             device=self.device,
         )
 

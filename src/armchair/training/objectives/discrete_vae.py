@@ -20,9 +20,13 @@ from torch import Tensor
 from armchair.core.errors import ConfigError
 from armchair.core.schedules import Schedule
 from armchair.models.autoencoders.dvae import DiscreteVAE, RelaxedOutput
-from armchair.models.autoencoders.likelihoods import logit_laplace_nll, reconstruct
-from armchair.models.autoencoders.quantizers import draw_restarts, error_by_place
-from armchair.models.autoencoders.reconstruction import Reconstruction, reconstruction_loss
+from armchair.models.autoencoders.likelihoods import logit_laplace_nll
+from armchair.models.autoencoders.quantizers import draw_restarts
+from armchair.models.autoencoders.reconstruction import (
+    Reconstruction,
+    error_by_place,
+    reconstruction_loss,
+)
 from armchair.training.objective import Batch, Loss
 from armchair.training.objectives.autoencoder import AutoencoderObjective
 
@@ -138,14 +142,13 @@ class DiscreteVAEObjective(AutoencoderObjective[DiscreteVAE]):
             total = total + config.usage_weight * usage
             metrics["usage_penalty"] = usage.detach()
         if output.latents is not None:
-            codes = output.logits.argmax(1)
-            nearest = self.model.codebook(codes).movedim(-1, 1)
+            nearest = self.model.codebook(output.likeliest).movedim(-1, 1)
             commitment = F.mse_loss(output.latents, nearest)
             total = total + config.commitment_weight * commitment
             metrics["commitment"] = commitment.detach()
             metrics["precision"] = self.model.log_precision.detach().exp()
             if progress < config.restart_until and config.restart_below > 0:
-                self.outputs.append(self._quantized(images, output, codes))
+                self.outputs.append(self._quantized(images, output))
         scheduled = {"temperature": temperature, "kl_weight": kl_weight, "noise": noise}
         metrics.update({name: torch.tensor(value) for name, value in scheduled.items()})
         return Loss(total, metrics)
@@ -172,11 +175,10 @@ class DiscreteVAEObjective(AutoencoderObjective[DiscreteVAE]):
         self.model.restart_codes(dead[: len(places)], rows[places])
         return {"restarted": float(len(places))}
 
-    def _quantized(self, images: Tensor, output: RelaxedOutput, codes: Tensor) -> _Quantized:
+    def _quantized(self, images: Tensor, output: RelaxedOutput) -> _Quantized:
         assert output.latents is not None
-        again = reconstruct(output.statistics.detach())
-        error = error_by_place(images, again, self.model.config.grid_size)
-        return _Quantized(codes, output.latents.detach(), error)
+        error = error_by_place(images, output.statistics, self.model.config.grid_size)
+        return _Quantized(output.likeliest, output.latents.detach(), error)
 
     def bounds(
         self, images: Float[Tensor, "B 3 H W"], *, progress: float, generator: torch.Generator
