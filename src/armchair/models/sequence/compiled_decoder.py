@@ -13,6 +13,7 @@ A row's logits have the same bits whichever rows stand beside it, whatever the n
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from armchair.core.jit import Threads
-from armchair.models.sequence.compiled_step import Layout, Tables, step
+from armchair.models.sequence.compiled_step import GROUP, Layout, Tables, step
 from armchair.models.sequence.text_to_image import TextToImageTransformer
 from armchair.nn.blocks import TransformerBlock
 from armchair.nn.kv_cache import KVCache, Slots
@@ -106,7 +107,8 @@ class CompiledDecoder:
             [memory.starts[f"keys {i}"], memory.starts[f"values {i}"], filled(layer.count)]
             for i, layer in enumerate(slots)
         ]
-        self._tables = Tables(np.array(of_linears), rows.numpy(), np.array(layers), tokens, hidden)
+        groups = _groups(rows.tolist())
+        self._tables = Tables(np.array(of_linears), groups, np.array(layers), tokens, hidden)
         names = [name for name in Layout._fields if name not in sizes]
         self._layout = Layout(**sizes, **{name: memory.starts[name] for name in names})
         self._logits = memory["logits"][:, : model.config.image_vocab_size]
@@ -170,8 +172,8 @@ def _reserve(
     memory.reserve("added", rows, filled(dim))
     memory.reserve("hidden", rows, filled(4 * dim))
     memory.reserve("activated", rows, 4 * dim)
-    memory.reserve("scores", threads, filled(text) + longest)
-    memory.reserve("means", threads, 2, filled(head_dim))
+    memory.reserve("scores", threads, GROUP, filled(text) + longest)
+    memory.reserve("means", threads, GROUP + 1, filled(head_dim))
     memory.reserve("logits", rows, filled(vocab_size))
 
 
@@ -199,6 +201,18 @@ def _fill(
 def _value_panels(values: Float[Tensor, "*R S K"]) -> Float[Tensor, "*R P S16 16"]:
     values = F.pad(values, (0, 0, 0, -values.shape[-2] % PANEL))
     return in_panels(values.mT)
+
+
+def _groups(prompts: Sequence[int]) -> Any:
+    """Rows that attend together, as even as can be; see `Tables`."""
+    groups, first = [], 0
+    for prompt, same in itertools.groupby(prompts):
+        count = len(list(same))
+        parts = -(-count // GROUP)
+        edges = [first + count * part // parts for part in range(parts + 1)]
+        groups += [[start, stop - start, prompt] for start, stop in itertools.pairwise(edges)]
+        first += count
+    return np.array(groups)
 
 
 def _seen(layers: Sequence[Slots]) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from armchair.nn.panels import PANEL, multiply
 
 _QKV, _PROJECTION, _HIDDEN, _MLP_PROJECTION, _HEAD = range(5)
 _STAGES = 5  # of a layer
+GROUP = 8  # rows that attend together at most
 
 
 class Layout(NamedTuple):
@@ -50,8 +51,8 @@ class Layout(NamedTuple):
     added: int  # R D
     hidden: int  # R 4D
     activated: int  # R 4D
-    scores: int  # threads T+S
-    means: int  # threads 2 K
+    scores: int  # threads GROUP T+S
+    means: int  # threads GROUP+1 K
     logits: int  # R V
 
 
@@ -59,104 +60,95 @@ class Tables(NamedTuple):
     """Where else to look."""
 
     linears: Any  # 5 4: where weights begin, and scales and biases; inputs K and panels P
-    rows: Any  # R, the prompt of each
+    groups: Any  # G 3: neighbouring rows of one prompt: the first, how many, and the prompt
     layers: Any  # L 3: where keys begin, R N S/16 K 16, and values, R N K/16 S 16; slots S
     tokens: Any  # L S 5: own slot; sees slots from the second number to before the third, but ...
     hidden: Any  # ... not those that stand here from the fourth to before the fifth
 
 
 @jit()
-def _attend_one(
-    query, prompt, keys, values, slots, layer, index, thread, memory, layout, tables, mixed
-):
-    """One row's one head."""
+def _keep(qkv, keys, values, slots, slot, head, memory, layout):
+    """Write the key and the value of a row's head to its slot."""
+    dim = layout.head_dim
+    key = keys + slot // PANEL * dim * PANEL + slot % PANEL
+    for i in range(dim):
+        memory[key + i * PANEL] = qkv[layout.dim + head * dim + i]
+        value = values + (i // PANEL * slots + slot) * PANEL + i % PANEL
+        memory[value] = qkv[2 * layout.dim + head * dim + i]
+
+
+@jit()
+def _attend_group(first, count, prompt, head, layer, index, thread, memory, layout, tables):
+    """One head of rows of one prompt, whose part of the products they share."""
     text, dim = layout.text_length, layout.head_dim
-    length, width = -(-text // PANEL) * PANEL, -(-dim // PANEL) * PANEL
-    prompt_keys = layout.prompt_keys + prompt * length * dim
-    prompt_values = layout.prompt_values + prompt * length * width
-    _, first, stop, hidden, hidden_stop = tables.tokens[layer, index]
-    begin, panels = first // PANEL, (stop + PANEL - 1) // PANEL - first // PANEL
-    scores = layout.scores + thread * (length + layout.longest)
-    means = layout.means + thread * 2 * width
-
-    size = dim * PANEL
+    length, filled_dim = -(-text // PANEL) * PANEL, -(-dim // PANEL) * PANEL
+    all_keys, all_values, slots = tables.layers[layer]
+    slot, start, stop, hidden, hidden_stop = tables.tokens[layer, index]
+    begin, panels = start // PANEL, (stop + PANEL - 1) // PANEL - start // PANEL
+    distance, size = length + layout.longest, dim * PANEL
+    scores = layout.scores + thread * GROUP * distance
+    means = layout.means + thread * (GROUP + 1) * filled_dim
+    own_means = means + GROUP * filled_dim
+    of_prompt = (layer * layout.num_prompts + prompt) * layout.num_heads + head
+    width = tables.linears[_QKV, 3] * PANEL
+    queries = layout.qkv + first * width + head * dim
     multiply(
-        memory, query, 0, 1, memory, prompt_keys, size, length // PANEL, dim, memory, scores, 0
-    )
-    multiply(
-        memory,
-        query,
-        0,
-        1,
-        memory,
-        keys + begin * size,
-        size,
-        panels,
-        dim,
-        memory,
-        scores + length,
-        0,
-    )
-
-    begin *= PANEL
-    total = length + panels * PANEL
-    weights = piece(memory, scores, total)
-    for i in range(text, length + first - begin):
-        weights[i] = -np.inf
-    for i in range(length + stop - begin, total):
-        weights[i] = -np.inf
-    for i in range(hidden, hidden_stop):
-        weights[length + tables.hidden[i] - begin] = -np.inf
-    softmax(weights, np.float32(1) / np.sqrt(np.float32(dim)))
-
-    count = width // PANEL
-    multiply(
-        memory, scores, 0, 1, memory, prompt_values, length * PANEL, count, length, memory, means, 0
-    )
-    multiply(
-        memory, scores + length, 0, 1, memory, values + begin * PANEL, slots * PANEL, count,
-        panels * PANEL, memory, means + width, 0,
+        memory, queries, width, count, memory, layout.prompt_keys + of_prompt * length * dim, size,
+        length // PANEL, dim, memory, scores, distance,
     )  # fmt: skip
-    of_prompt, of_own = piece(memory, means, width), piece(memory, means + width, width)
-    for i in range(len(mixed)):
-        mixed[i] = of_prompt[i] + of_own[i]
+
+    total, seen = length + panels * PANEL, begin * PANEL
+    for row in range(count):
+        item = (first + row) * layout.num_heads + head
+        keys, values = all_keys + item * slots * dim, all_values + item * slots * filled_dim
+        qkv = piece(memory, layout.qkv + (first + row) * width, width)
+        _keep(qkv, keys, values, slots, slot, head, memory, layout)
+        of_row = scores + row * distance
+        multiply(
+            memory, queries + row * width, 0, 1, memory, keys + begin * size, size, panels, dim,
+            memory, of_row + length, 0,
+        )  # fmt: skip
+        weights = piece(memory, of_row, total)
+        for i in range(text, length + start - seen):
+            weights[i] = -np.inf
+        for i in range(length + stop - seen, total):
+            weights[i] = -np.inf
+        for i in range(hidden, hidden_stop):
+            weights[length + tables.hidden[i] - seen] = -np.inf
+        softmax(weights, np.float32(1) / np.sqrt(np.float32(dim)))
+
+    multiply(
+        memory, scores, distance, count, memory,
+        layout.prompt_values + of_prompt * length * filled_dim, length * PANEL,
+        filled_dim // PANEL, length, memory, means, filled_dim,
+    )  # fmt: skip
+    for row in range(count):
+        item = (first + row) * layout.num_heads + head
+        multiply(
+            memory, scores + row * distance + length, 0, 1, memory,
+            all_values + item * slots * filled_dim + seen * PANEL, slots * PANEL,
+            filled_dim // PANEL, panels * PANEL, memory, own_means, 0,
+        )  # fmt: skip
+        mixed = piece(memory, layout.mixed + (first + row) * layout.dim + head * dim, dim)
+        of_text, of_image = (
+            piece(memory, means + row * filled_dim, dim),
+            piece(memory, own_means, dim),
+        )
+        for i in range(dim):
+            mixed[i] = of_text[i] + of_image[i]
 
 
 @jit()
 def _attend(layer, index, thread, memory, layout, tables):
-    """Keep the keys and values of a thread's rows and heads; attend to all that the token sees."""
-    heads, dim, filled_dim = layout.num_heads, layout.head_dim, -(-layout.head_dim // PANEL) * PANEL
-    keys, values, slots = tables.layers[layer]
-    slot, width = tables.tokens[layer, index, 0], tables.linears[_QKV, 3] * PANEL
-    items = layout.num_rows * heads
+    """A thread's heads and groups of rows: keep keys and values, attend to all that is seen."""
+    groups = len(tables.groups)
+    items = layout.num_heads * groups
     for item in range(
         items * thread // layout.num_threads, items * (thread + 1) // layout.num_threads
     ):
-        row, head = item // heads, item % heads
-        qkv = piece(memory, layout.qkv + row * width, width)
-        own_keys = keys + item * slots * dim
-        own_values = values + item * slots * filled_dim
-        key = own_keys + slot // PANEL * dim * PANEL + slot % PANEL
-        for i in range(dim):
-            memory[key + i * PANEL] = qkv[layout.dim + head * dim + i]
-            value = own_values + (i // PANEL * slots + slot) * PANEL + i % PANEL
-            memory[value] = qkv[2 * layout.dim + head * dim + i]
-        prompt = (layer * layout.num_prompts + tables.rows[row]) * heads + head
-        query = layout.qkv + row * width + head * dim
-        mixed = piece(memory, layout.mixed + row * layout.dim + head * dim, dim)
-        _attend_one(
-            query,
-            prompt,
-            own_keys,
-            own_values,
-            slots,
-            layer,
-            index,
-            thread,
-            memory,
-            layout,
-            tables,
-            mixed,
+        first, count, prompt = tables.groups[item % groups]
+        _attend_group(
+            first, count, prompt, item // groups, layer, index, thread, memory, layout, tables
         )
 
 
