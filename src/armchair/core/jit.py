@@ -180,11 +180,12 @@ def share(function: Callable[..., None], *arguments: Any) -> None:
         *arguments: Its first arguments; contiguous tensors, which it is given as flat arrays, and
             others as they are. Of bfloat16 it is given the bits, as uint16.
     """
-    flat = (_flat(one) if isinstance(one, torch.Tensor) else one for one in arguments)
+    flat = (as_array(one) if isinstance(one, torch.Tensor) else one for one in arguments)
     _torchs_threads(torch.get_num_threads()).run(function, *flat)
 
 
-def _flat(tensor: torch.Tensor) -> np.ndarray:
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    """What a compiled function is given of a contiguous tensor: its numbers, or bits, flat."""
     flat = tensor.detach().view(-1)
     return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
 

@@ -5,7 +5,7 @@
 
 It picks what `guided_logits`, `filter_logits` and `draw` pick, which are the reference, where torch
 takes some twenty operations. Top-k finds the last token that is kept by counting its bits, eight at
-a time.
+a time, among those that have the bits before.
 """
 
 # pyright: reportUnknownParameterType=false, reportMissingParameterType=false
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from armchair.core.jit import Threads, jit
-from armchair.nn.compiled_functions import bits_of
+from armchair.nn.compiled_functions import bits_of, exp_64, largest
 
 _SIGN, _ALL = np.uint32(1 << 31), np.uint32(0xFFFFFFFF)
 
@@ -71,36 +71,42 @@ def _ordered(number):
 
 
 @jit()
-def _keep_top_k(x, top_k, counts):
+def _keep_top_k(x, top_k, counts, keys, left):
     """Write -inf where a number is not among the k largest; of equals the first are kept."""
-    prefix, mask, room = np.uint32(0), np.uint32(0), top_k
+    for i in range(len(x)):
+        keys[i] = left[i] = _ordered(x[i])
+    size, room, last = len(x), top_k, np.uint32(0)
     for shift in (24, 16, 8, 0):
         counts[:] = 0
-        for number in x:
-            bits = _ordered(number)
-            if (bits & mask) == prefix:
-                counts[(bits >> np.uint32(shift)) & np.uint32(255)] += 1
+        for i in range(size):
+            counts[(left[i] >> np.uint32(shift)) & np.uint32(255)] += 1
         digit = 255
         while room > counts[digit]:
             room -= counts[digit]
             digit -= 1
-        prefix = np.uint32(prefix | (np.uint32(digit) << np.uint32(shift)))
-        mask = np.uint32(mask | (np.uint32(255) << np.uint32(shift)))
+        last = np.uint32(last | (np.uint32(digit) << np.uint32(shift)))
+        kept = 0
+        for i in range(size):
+            left[kept] = left[i]
+            kept += ((left[i] >> np.uint32(shift)) & np.uint32(255)) == digit
+        size = kept
     for i in range(len(x)):
-        bits = _ordered(x[i])
-        if bits == prefix and room > 0:
-            room -= 1
-        elif bits <= prefix:
-            x[i] = -np.inf
+        x[i] = x[i] if keys[i] >= last else -np.inf
+    if room < size:
+        for i in range(len(x)):
+            if keys[i] == last:
+                x[i] = x[i] if room > 0 else -np.inf
+                room -= 1
 
 
 @jit()
 def _exponentials(x, weights):
     """Of numbers less their largest, in float64; their sum."""
-    highest, total = np.float64(x.max()), 0.0
+    highest, total = np.float64(largest(x)), 0.0
     for i in range(len(x)):
-        weights[i] = 0.0 if x[i] == -np.inf else np.exp(np.float64(x[i]) - highest)
-        total += weights[i]
+        weights[i] = 0.0 if x[i] == -np.inf else exp_64(np.float64(x[i]) - highest)
+    for weight in weights:
+        total += weight
     return total
 
 
@@ -120,7 +126,11 @@ def _choose(
     num_threads, _counter,
 ):  # fmt: skip
     x, weights = np.empty(size, np.float32), np.empty(size, np.float64)
-    counts = np.empty(256, np.int64)
+    counts, keys, left = (
+        np.empty(256, np.int64),
+        np.empty(size, np.uint32),
+        np.empty(size, np.uint32),
+    )
     for row in range(thread, len(codes), num_threads):
         caption, null = row * distance, (len(codes) + row) * distance
         for i in range(size):
@@ -129,7 +139,7 @@ def _choose(
                 number = logits[null + i] + guidance_scale * (number - logits[null + i])
             x[i] = number / temperature + np.float32(0)  # -0 becomes 0, which it equals
         if 0 < top_k < size:
-            _keep_top_k(x, top_k, counts)
+            _keep_top_k(x, top_k, counts, keys, left)
         if top_p < 1:
             _keep_top_p(x, top_p, weights)
         total = _exponentials(x, weights)

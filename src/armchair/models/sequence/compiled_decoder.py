@@ -5,8 +5,9 @@
 
 It computes what `TextToImageTransformer.decode` and `image_logits` do, which are the reference, in
 one compiled function a token instead of hundreds of operations of torch. Weights are kept in the
-order in which they are read, and in fewer bits where that is asked for; all else is float32. Keys
-and values are kept in panels too, so that scores and means are products like any other.
+order in which they are read, and in fewer bits where that is asked for, keys and values in bfloat16
+then; all else is float32. These lie in panels too, so that scores and means are products like any
+other.
 
 A row's logits have the same bits whichever rows stand beside it, whatever the number of threads.
 """
@@ -24,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from armchair.core.jit import Threads
+from armchair.core.jit import Threads, as_array
 from armchair.models.sequence.compiled_step import GROUP, Layout, Tables, step
 from armchair.models.sequence.text_to_image import TextToImageTransformer
 from armchair.nn.blocks import TransformerBlock
@@ -83,37 +84,36 @@ class CompiledDecoder:
             [block.mlp.projection for block in blocks],
             [model.image_head],
         ]
-        memory, weights = _Memory(), _Memory()
-        _reserve(memory, sizes, model, [layer.slots.count for layer in cache.layers])
+        memory, past, weights = _Memory(), _Memory(), _Memory()
+        _reserve(memory, past, sizes, model, [layer.slots.count for layer in cache.layers])
         of_linears = []
         for name, group in enumerate(linears):
             inputs, outputs = group[0].in_features, filled(group[0].out_features)
             start = weights.reserve(str(name), len(group), outputs // PANEL, inputs, PANEL)
             factors = memory.reserve(f"factors {name}", len(group), 2, outputs)
             of_linears.append([start, factors, inputs, outputs // PANEL])
-        self._numbers, self._weights = (
-            memory.allocate(torch.float32),
-            weights.allocate(weight_dtype),
-        )
+        is_exact = weight_dtype == torch.float32
+        self._numbers = memory.allocate(torch.float32)
+        self._past = past.allocate(torch.float32 if is_exact else torch.bfloat16)
+        self._weights = weights.allocate(weight_dtype)
         for name, group in enumerate(linears):
             for layer, linear in enumerate(group):
                 panels, factors = pack_linear(linear, weight_dtype)
                 weights[str(name)][layer] = panels
                 memory[f"factors {name}"][layer] = factors
-        _fill(memory, model, cache, rows)
+        _fill(memory, past, model, cache, rows)
         slots = [layer.slots for layer in cache.layers]
         tokens, hidden = _seen(slots)
         layers = [
-            [memory.starts[f"keys {i}"], memory.starts[f"values {i}"], filled(layer.count)]
+            [past.starts[f"keys {i}"], past.starts[f"values {i}"], filled(layer.count)]
             for i, layer in enumerate(slots)
         ]
         groups = _groups(rows.tolist())
         self._tables = Tables(np.array(of_linears), groups, np.array(layers), tokens, hidden)
+        starts = {**memory.starts, **past.starts}
         names = [name for name in Layout._fields if name not in sizes]
-        self._layout = Layout(**sizes, **{name: memory.starts[name] for name in names})
+        self._layout = Layout(**sizes, **{name: starts[name] for name in names})
         self._logits = memory["logits"][:, : model.config.image_vocab_size]
-        if weight_dtype == torch.bfloat16:
-            self._weights = self._weights.view(torch.uint16)
         self._eps = np.float32(model.norm.eps)
 
     def __call__(self, codes: Int[Tensor, " R"], index: int) -> Float[Tensor, "R V"]:
@@ -122,8 +122,9 @@ class CompiledDecoder:
             step,
             codes.numpy(),
             index,
-            self._numbers.numpy(),
-            self._weights.numpy(),
+            as_array(self._numbers),
+            as_array(self._past),
+            as_array(self._weights),
             self._layout,
             self._tables,
             self._eps,
@@ -149,7 +150,11 @@ def _sizes(
 
 
 def _reserve(
-    memory: _Memory, sizes: dict[str, int], model: TextToImageTransformer, slots: Sequence[int]
+    memory: _Memory,
+    past: _Memory,
+    sizes: dict[str, int],
+    model: TextToImageTransformer,
+    slots: Sequence[int],
 ) -> None:
     """Room for all but the factors of linear layers."""
     rows, threads, layers, heads, head_dim, dim, prompts, text, longest = sizes.values()
@@ -158,13 +163,13 @@ def _reserve(
     memory.reserve("places", model.config.image_length, dim)
     memory.reserve("norms", layers, 4, dim)
     memory.reserve("last_norm", 2, dim)
-    memory.reserve("prompt_keys", layers, prompts, heads, filled(text) // PANEL, head_dim, PANEL)
-    memory.reserve(
+    past.reserve("prompt_keys", layers, prompts, heads, filled(text) // PANEL, head_dim, PANEL)
+    past.reserve(
         "prompt_values", layers, prompts, heads, filled(head_dim) // PANEL, filled(text), PANEL
     )
     for layer, count in enumerate(map(filled, slots)):
-        memory.reserve(f"keys {layer}", rows, heads, count // PANEL, head_dim, PANEL)
-        memory.reserve(f"values {layer}", rows, heads, filled(head_dim) // PANEL, count, PANEL)
+        past.reserve(f"keys {layer}", rows, heads, count // PANEL, head_dim, PANEL)
+        past.reserve(f"values {layer}", rows, heads, filled(head_dim) // PANEL, count, PANEL)
     memory.reserve("x", rows, dim)
     memory.reserve("normed", threads, rows, dim)
     memory.reserve("qkv", rows, filled(3 * dim))
@@ -178,7 +183,11 @@ def _reserve(
 
 
 def _fill(
-    memory: _Memory, model: TextToImageTransformer, cache: KVCache, rows: Int[Tensor, " R"]
+    memory: _Memory,
+    past: _Memory,
+    model: TextToImageTransformer,
+    cache: KVCache,
+    rows: Int[Tensor, " R"],
 ) -> None:
     """All weights but those of linear layers, and the past."""
     memory["codes"].copy_(model.image_embedding.token.weight)
@@ -190,12 +199,12 @@ def _fill(
     torch.stack([model.norm.weight, model.norm.bias], out=memory["last_norm"])
     for number, layer in enumerate(cache.layers):
         keys, values = layer.prompts[0]
-        memory["prompt_keys"][number].copy_(in_panels(keys))
-        memory["prompt_values"][number].copy_(_value_panels(values))
+        past["prompt_keys"][number].copy_(in_panels(keys))
+        past["prompt_values"][number].copy_(_value_panels(values))
         keys, values = layer.image
         for row, prompt in enumerate(rows.tolist()):
-            memory[f"keys {number}"][row].copy_(in_panels(keys[prompt]))
-            memory[f"values {number}"][row].copy_(_value_panels(values[prompt]))
+            past[f"keys {number}"][row].copy_(in_panels(keys[prompt]))
+            past[f"values {number}"][row].copy_(_value_panels(values[prompt]))
 
 
 def _value_panels(values: Float[Tensor, "*R S K"]) -> Float[Tensor, "*R P S16 16"]:

@@ -1,10 +1,10 @@
 """One step of sampling by the transformer as a compiled function; see `CompiledDecoder`.
 
-    Threads(4).run(step, codes, index, memory, weights, layout, tables, eps)
+    Threads(4).run(step, codes, index, memory, past, weights, layout, tables, eps)
 
-All numbers lie in one array, and all weights of linear layers in another, so that a compiled
-function takes few arguments: compiling is paid for by the argument. `Layout` and `Tables` say what
-begins where. Functions stand above those that call them.
+All numbers lie in one array, all keys and values in another, and all weights of linear layers in a
+third, so that a compiled function takes few arguments: compiling is paid for by the argument.
+`Layout` and `Tables` say what begins where. Functions stand above those that call them.
 """
 
 # pyright: reportUnknownParameterType=false, reportMissingParameterType=false
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from armchair.core.jit import jit, meet, piece
-from armchair.nn.compiled_functions import gelu, layer_norm, softmax
+from armchair.nn.compiled_functions import gelu, layer_norm, softmax, stored_in
 from armchair.nn.panels import PANEL, multiply
 
 _QKV, _PROJECTION, _HIDDEN, _MLP_PROJECTION, _HEAD = range(5)
@@ -25,7 +25,7 @@ GROUP = 8  # rows that attend together at most
 
 
 class Layout(NamedTuple):
-    """Sizes, and where each kind of number begins in the memory."""
+    """Sizes, and where each kind of number begins."""
 
     num_rows: int  # R
     num_threads: int
@@ -41,8 +41,6 @@ class Layout(NamedTuple):
     places: int  # S D
     norms: int  # L 4 D: gain and bias before the attention, and before the perceptron
     last_norm: int  # 2 D
-    prompt_keys: int  # L P N T/16 K 16
-    prompt_values: int  # L P N K/16 T 16
 
     x: int  # R D, the stream
     normed: int  # threads R D
@@ -55,30 +53,33 @@ class Layout(NamedTuple):
     means: int  # threads GROUP+1 K
     logits: int  # R V
 
+    prompt_keys: int  # of the past: L P N T/16 K 16
+    prompt_values: int  # L P N K/16 T 16
+
 
 class Tables(NamedTuple):
     """Where else to look."""
 
     linears: Any  # 5 4: where weights begin, and scales and biases; inputs K and panels P
     groups: Any  # G 3: neighbouring rows of one prompt: the first, how many, and the prompt
-    layers: Any  # L 3: where keys begin, R N S/16 K 16, and values, R N K/16 S 16; slots S
+    layers: Any  # L 3: where keys of the past begin, R N S/16 K 16; values, R N K/16 S 16; slots S
     tokens: Any  # L S 5: own slot; sees slots from the second number to before the third, but ...
     hidden: Any  # ... not those that stand here from the fourth to before the fifth
 
 
 @jit()
-def _keep(qkv, keys, values, slots, slot, head, memory, layout):
+def _keep(qkv, keys, values, slots, slot, head, past, layout):
     """Write the key and the value of a row's head to its slot."""
     dim = layout.head_dim
     key = keys + slot // PANEL * dim * PANEL + slot % PANEL
     for i in range(dim):
-        memory[key + i * PANEL] = qkv[layout.dim + head * dim + i]
+        past[key + i * PANEL] = stored_in(past, qkv[layout.dim + head * dim + i])
         value = values + (i // PANEL * slots + slot) * PANEL + i % PANEL
-        memory[value] = qkv[2 * layout.dim + head * dim + i]
+        past[value] = stored_in(past, qkv[2 * layout.dim + head * dim + i])
 
 
 @jit()
-def _attend_group(first, count, prompt, head, layer, index, thread, memory, layout, tables):
+def _attend_group(first, count, prompt, head, layer, index, thread, memory, past, layout, tables):
     """One head of rows of one prompt, whose part of the products they share."""
     text, dim = layout.text_length, layout.head_dim
     length, filled_dim = -(-text // PANEL) * PANEL, -(-dim // PANEL) * PANEL
@@ -93,7 +94,7 @@ def _attend_group(first, count, prompt, head, layer, index, thread, memory, layo
     width = tables.linears[_QKV, 3] * PANEL
     queries = layout.qkv + first * width + head * dim
     multiply(
-        memory, queries, width, count, memory, layout.prompt_keys + of_prompt * length * dim, size,
+        memory, queries, width, count, past, layout.prompt_keys + of_prompt * length * dim, size,
         length // PANEL, dim, memory, scores, distance,
     )  # fmt: skip
 
@@ -102,10 +103,10 @@ def _attend_group(first, count, prompt, head, layer, index, thread, memory, layo
         item = (first + row) * layout.num_heads + head
         keys, values = all_keys + item * slots * dim, all_values + item * slots * filled_dim
         qkv = piece(memory, layout.qkv + (first + row) * width, width)
-        _keep(qkv, keys, values, slots, slot, head, memory, layout)
+        _keep(qkv, keys, values, slots, slot, head, past, layout)
         of_row = scores + row * distance
         multiply(
-            memory, queries + row * width, 0, 1, memory, keys + begin * size, size, panels, dim,
+            memory, queries + row * width, 0, 1, past, keys + begin * size, size, panels, dim,
             memory, of_row + length, 0,
         )  # fmt: skip
         weights = piece(memory, of_row, total)
@@ -118,14 +119,14 @@ def _attend_group(first, count, prompt, head, layer, index, thread, memory, layo
         softmax(weights, np.float32(1) / np.sqrt(np.float32(dim)))
 
     multiply(
-        memory, scores, distance, count, memory,
+        memory, scores, distance, count, past,
         layout.prompt_values + of_prompt * length * filled_dim, length * PANEL,
         filled_dim // PANEL, length, memory, means, filled_dim,
     )  # fmt: skip
     for row in range(count):
         item = (first + row) * layout.num_heads + head
         multiply(
-            memory, scores + row * distance + length, 0, 1, memory,
+            memory, scores + row * distance + length, 0, 1, past,
             all_values + item * slots * filled_dim + seen * PANEL, slots * PANEL,
             filled_dim // PANEL, panels * PANEL, memory, own_means, 0,
         )  # fmt: skip
@@ -139,7 +140,7 @@ def _attend_group(first, count, prompt, head, layer, index, thread, memory, layo
 
 
 @jit()
-def _attend(layer, index, thread, memory, layout, tables):
+def _attend(layer, index, thread, memory, past, layout, tables):
     """A thread's heads and groups of rows: keep keys and values, attend to all that is seen."""
     groups = len(tables.groups)
     items = layout.num_heads * groups
@@ -148,7 +149,7 @@ def _attend(layer, index, thread, memory, layout, tables):
     ):
         first, count, prompt = tables.groups[item % groups]
         _attend_group(
-            first, count, prompt, item // groups, layer, index, thread, memory, layout, tables
+            first, count, prompt, item // groups, layer, index, thread, memory, past, layout, tables
         )
 
 
@@ -194,7 +195,7 @@ def _add(memory, layout, start, stop):
 
 
 @jit()
-def _stage(number, thread, index, memory, weights, layout, tables, eps):
+def _stage(number, thread, index, memory, past, weights, layout, tables, eps):
     """A thread's part of a stage."""
     layer, stage = number // _STAGES, number % _STAGES
     dim, rows = layout.dim, layout.num_rows
@@ -207,7 +208,7 @@ def _stage(number, thread, index, memory, weights, layout, tables, eps):
         _normalise(memory, layout, norm, normed, eps)
         _share(memory, weights, layout, tables, _QKV, layer, thread, normed, layout.qkv)
     elif stage == 1:
-        _attend(layer, index, thread, memory, layout, tables)
+        _attend(layer, index, thread, memory, past, layout, tables)
     elif stage == 2:
         start, stop = _share(
             memory, weights, layout, tables, _PROJECTION, layer, thread, layout.mixed, layout.added
@@ -235,7 +236,7 @@ def _stage(number, thread, index, memory, weights, layout, tables, eps):
 
 
 @jit()
-def step(codes, index, memory, weights, layout, tables, eps, thread, num_threads, counter):
+def step(codes, index, memory, past, weights, layout, tables, eps, thread, num_threads, counter):
     """One token of each row: stage after stage, each shared by the threads."""
     if thread == 0:
         for row in range(layout.num_rows):
@@ -247,5 +248,5 @@ def step(codes, index, memory, weights, layout, tables, eps, thread, num_threads
     meet(counter, num_threads)
     stages = _STAGES * layout.num_layers + 1
     for number in range(stages):
-        _stage(number, thread, index, memory, weights, layout, tables, eps)
+        _stage(number, thread, index, memory, past, weights, layout, tables, eps)
         meet(counter, num_threads * (number + 2))
