@@ -91,7 +91,7 @@ def test_any_shape_decodes(changes):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
-def test_fewer_bits_change_the_weights_of_linear_layers_and_nothing_else(dtype):
+def test_fewer_bits_change_linear_layers_keys_and_values_and_nothing_else(dtype):
     model = make_model()
     cache, codes = run_prompts(model)
     found = compiled(model, cache, codes, weight_dtype=dtype)
@@ -104,9 +104,14 @@ def test_fewer_bits_change_the_weights_of_linear_layers_and_nothing_else(dtype):
                 if dtype == torch.int8
                 else layer.weight.to(dtype)
             )
-    expected = reference(model, cache, codes)
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
-    assert (found - exact).abs().max() > 1e-3
+    exact_past = reference(model, cache, codes)
+
+    def size(x):
+        return x.square().mean().sqrt()
+
+    # What is left is that the past has the 8 bits of bfloat16, which matters less than weights do.
+    assert 1e-5 < size(found - exact_past) / size(exact_past) < 4e-3
+    assert size(found - exact) > 2 * size(found - exact_past)
 
 
 @pytest.mark.parametrize("attention", ["paper", "full"])

@@ -143,13 +143,13 @@ def test_null_and_caption_passes_share_no_memory(model):
 
 @pytest.mark.parametrize(("guidance_scale", "rows"), [(1.0, 3), (2.0, 6), (0.0, 6)])
 def test_guidance_of_one_runs_no_null_pass(model, monkeypatch, guidance_scale, rows):
-    decode, seen = CompiledDecoder.__call__, set()
+    build, seen = CompiledDecoder.__init__, set()
 
-    def spy(self, codes, index):
-        seen.add(len(codes))
-        return decode(self, codes, index)
+    def spy(self, model, cache, rows, **settings):
+        seen.add(len(rows))
+        build(self, model, cache, rows, **settings)
 
-    monkeypatch.setattr(CompiledDecoder, "__call__", spy)
+    monkeypatch.setattr(CompiledDecoder, "__init__", spy)
     keys = [(7, k) for k in range(3)]
     sample(model, TEXT[[0, 1, 0]], keys=keys, guidance_scale=guidance_scale)
     assert seen == {rows}
@@ -227,10 +227,41 @@ def test_a_prime_is_kept_and_goes_on(model):
     assert torch.equal(continued.flatten(1)[:, :6], other)
 
 
-def test_progress_is_told_after_every_token(model):
+@pytest.mark.parametrize("seconds", [0.0, 10.0])
+def test_progress_is_told_now_and_then_and_at_the_end(model, monkeypatch, seconds):
+    monkeypatch.setattr(tokens, "_SPAN_SECONDS", seconds)
     told = []
-    sample(model, TEXT, keys=KEYS, prime=TEXT[:, :4] % 13, progress=lambda *at: told.append(at))
-    assert told == [(done, 12) for done in range(1, 13)]
+    codes = sample(
+        model, TEXT, keys=KEYS, prime=TEXT[:, :4] % 13, progress=lambda *at: told.append(at)
+    )
+    assert {total for _, total in told} == {12}
+    drawn = [done for done, _ in told]
+    assert drawn == ([*range(1, 13)] if seconds == 0 else [1, 2, 12])
+    assert torch.equal(codes, sample(model, TEXT, keys=KEYS, prime=TEXT[:, :4] % 13))
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
+@pytest.mark.parametrize("prefix", [0, 5, 15])
+def test_torch_draws_what_the_compiled_sampler_draws(model, guidance_scale, prefix):
+    filters = {"temperature": 0.9, "top_k": 9, "top_p": 0.95}
+    prime = TEXT.repeat(1, 3)[:, :prefix] % 13
+    compiled = sample(model, TEXT, keys=KEYS, prime=prime, guidance_scale=guidance_scale, **filters)
+    codes = torch.cat([prime, prime.new_zeros(2, 16 - prefix)], dim=1)
+    uniforms = tokens.keyed_uniforms("sample", KEYS, 16)
+    told = []
+    with torch.no_grad():
+        tokens._draw_by_torch(
+            model,
+            TEXT,
+            codes,
+            prefix,
+            uniforms,
+            guidance_scale,
+            filters,
+            lambda *at: told.append(at),
+        )
+    assert torch.equal(codes, compiled.flatten(1))
+    assert told == [(done, 16 - prefix) for done in range(1, 17 - prefix)]
 
 
 def test_training_mode_is_given_back_and_dropout_does_not_act():

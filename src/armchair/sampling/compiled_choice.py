@@ -12,6 +12,8 @@ a time, among those that have the bits before.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +23,13 @@ from armchair.core.jit import Threads, jit
 from armchair.nn.compiled_functions import bits_of, exp_64, largest
 
 _SIGN, _ALL = np.uint32(1 << 31), np.uint32(0xFFFFFFFF)
+
+
+class _Settings(NamedTuple):
+    guidance_scale: np.float32
+    temperature: np.float32
+    top_k: int  # 0 for all
+    top_p: float
 
 
 class CompiledChoice:
@@ -43,8 +52,9 @@ class CompiledChoice:
         top_k: int | None,
         top_p: float | None,
     ) -> None:
-        self._threads = Threads(min(batch_size, torch.get_num_threads()))
-        self._settings = (
+        # To wake another thread takes longer than the choice of a few.
+        self._threads = Threads(max(1, min(batch_size // 8, torch.get_num_threads())))
+        self.settings = _Settings(
             np.float32(guidance_scale),
             np.float32(temperature),
             0 if top_k is None else top_k,
@@ -59,7 +69,7 @@ class CompiledChoice:
         distance, vocab_size = logits.stride(0), logits.shape[1]
         flat = logits.as_strided(((len(logits) - 1) * distance + vocab_size,), (1,))
         arrays = flat.numpy(), uniforms.contiguous().numpy(), codes.numpy()
-        self._threads.run(_choose, *arrays, distance, vocab_size, *self._settings)
+        self._threads.run(_choose, *arrays, distance, vocab_size, self.settings)
         return codes
 
 
@@ -121,32 +131,54 @@ def _keep_top_p(x, top_p, weights):
 
 
 @jit()
+def scratch(size):
+    """Room for the choice of one of so many tokens."""
+    counts, keys = np.empty(256, np.int64), np.empty((2, size), np.uint32)
+    return np.empty(size, np.float32), np.empty(size, np.float64), counts, keys
+
+
+@jit()
+def choose_row(logits, caption, null, uniform, size, settings, spare):
+    """A row's filters and draw.
+
+    Args:
+        logits: Flat.
+        caption: Where the caption's begin.
+        null: Where the null prompt's begin, if there is guidance.
+        uniform: In [0, 1).
+        size: Tokens V.
+        settings: Of the choice.
+        spare: See `scratch`.
+
+    Returns:
+        The token.
+    """
+    x, weights, counts, keys = spare
+    guidance_scale, temperature, top_k, top_p = settings
+    for i in range(size):
+        number = logits[caption + i]
+        if guidance_scale != 1:
+            number = logits[null + i] + guidance_scale * (number - logits[null + i])
+        x[i] = number / temperature + np.float32(0)  # -0 becomes 0, which it equals
+    if 0 < top_k < size:
+        _keep_top_k(x, top_k, counts, keys[0], keys[1])
+    if top_p < 1:
+        _keep_top_p(x, top_p, weights)
+    total = _exponentials(x, weights)
+    cumulative, threshold, code = 0.0, uniform * total, 0
+    for i in range(size):
+        cumulative += weights[i]
+        if cumulative > threshold or cumulative >= total:
+            code = i
+            break
+    return code
+
+
+@jit()
 def _choose(
-    logits, uniforms, codes, distance, size, guidance_scale, temperature, top_k, top_p, thread,
-    num_threads, _counter,
+    logits, uniforms, codes, distance, size, settings, thread, num_threads, _counter
 ):  # fmt: skip
-    x, weights = np.empty(size, np.float32), np.empty(size, np.float64)
-    counts, keys, left = (
-        np.empty(256, np.int64),
-        np.empty(size, np.uint32),
-        np.empty(size, np.uint32),
-    )
+    spare = scratch(size)
     for row in range(thread, len(codes), num_threads):
         caption, null = row * distance, (len(codes) + row) * distance
-        for i in range(size):
-            number = logits[caption + i]
-            if guidance_scale != 1:
-                number = logits[null + i] + guidance_scale * (number - logits[null + i])
-            x[i] = number / temperature + np.float32(0)  # -0 becomes 0, which it equals
-        if 0 < top_k < size:
-            _keep_top_k(x, top_k, counts, keys, left)
-        if top_p < 1:
-            _keep_top_p(x, top_p, weights)
-        total = _exponentials(x, weights)
-        cumulative, threshold, code = 0.0, uniforms[row] * total, 0
-        for i in range(size):
-            cumulative += weights[i]
-            if cumulative > threshold or cumulative >= total:
-                code = i
-                break
-        codes[row] = code
+        codes[row] = choose_row(logits, caption, null, uniforms[row], size, settings, spare)

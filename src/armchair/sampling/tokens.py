@@ -9,16 +9,15 @@ caption and with the null prompt, and drawn from null + s (caption - null), all 
 one number for each place of its grid, which picks a token by the inverse of the distribution
 function. What is left is rounding. A matrix product may add up in another order for another number
 of rows, and logits that differ in the seventh digit pick another token once in a great while. On a
-CPU prompts are therefore run one by one and steps by a `CompiledDecoder`, whose products add up in
+CPU prompts are therefore run one by one and steps by a `CompiledSampler`, whose products add up in
 one order. For torch's own steps the number of rows is filled up to a multiple of 8, for which its
 kernels give a row the same bits however many rows there are and wherever it stands.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,8 +36,10 @@ from armchair.sampling.filters import check_filters, filter_logits
 
 _ROWS_MULTIPLE = 8
 
+_SPAN_SECONDS = 0.05  # after which progress is told, and Ctrl-C heard
+
 Progress = Callable[[int, int], None]
-"""Called after each token with the number of tokens drawn and to draw."""
+"""Called again and again with the number of tokens drawn and to draw."""
 
 
 @torch.no_grad()
@@ -68,7 +69,7 @@ def sample(
         prime: The first P image tokens in raster order, given instead of drawn.
         weight_dtype: What a CPU keeps weights in: float32, bfloat16, or int8; the fewer bits, the
             faster. All else is float32. A GPU takes the model as it is.
-        progress: Called after each token.
+        progress: Called after each token, or some of them where they are quick.
 
     Returns:
         Image tokens on the grid, on the model's device.
@@ -81,73 +82,84 @@ def sample(
     _check(model, text, keys, guidance_scale, prime)
     check_filters(temperature, top_k, top_p)
     filters: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    choose = _choice(text, guidance_scale, filters)
-    uniforms = keyed_uniforms("sample", keys, model.config.image_length).to(text.device)
-    with evaluating(model):
-        codes = _decode_all(
-            model, text, prime, guidance_scale != 1, uniforms, choose, weight_dtype, progress
-        )
-    side = model.config.grid_size
+    length, start, side = model.config.image_length, prime.shape[1], model.config.grid_size
+    uniforms = keyed_uniforms("sample", keys, length).to(text.device)
+    codes = torch.cat([prime, prime.new_zeros(len(text), length - start)], dim=1)
+    if start < length:
+        given = (model, text, codes, start, uniforms, guidance_scale, filters)
+        told = progress or (lambda drawn, total: None)
+        with evaluating(model):
+            if text.device.type == "cpu":
+                _draw_compiled(*given, weight_dtype, told)
+            else:
+                _draw_by_torch(*given, told)
     return codes.view(-1, side, side)
 
 
-def _choice(
-    text: Tensor, guidance_scale: float, filters: dict[str, Any]
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """From logits and uniform numbers to tokens."""
-    if text.device.type == "cpu":
-        from armchair.sampling.compiled_choice import CompiledChoice  # imports numba
+def _draw_compiled(
+    model: TextToImageTransformer,
+    text: Tensor,
+    codes: Tensor,
+    start: int,
+    uniforms: Tensor,
+    guidance_scale: float,
+    filters: dict[str, Any],
+    weight_dtype: torch.dtype,
+    progress: Progress,
+) -> None:
+    """Fill in codes, B S, from the `start`-th on, on a CPU."""
+    from armchair.models.sequence.compiled_decoder import CompiledDecoder  # imports numba
+    from armchair.sampling.compiled_choice import CompiledChoice
+    from armchair.sampling.compiled_sampler import CompiledSampler
 
-        return CompiledChoice(batch_size=len(text), guidance_scale=guidance_scale, **filters)
+    candidates = candidate_rows(len(text), guided=guidance_scale != 1, filled=False)
+    prompts, rows, logits = run_prompts(model, text, codes[:, :start], candidates)
+    choice = CompiledChoice(batch_size=len(text), guidance_scale=guidance_scale, **filters)
+    decoder = CompiledDecoder(model, prompts, rows, weight_dtype=weight_dtype)
+    sampler = CompiledSampler(decoder, choice, candidates)
+    length = codes.shape[1]
+    at, span = start + 1, 1
+    with one_torch_thread():
+        codes[:, start] = choice(logits, uniforms[:, start])
+        progress(1, length - start)
+        while at < length:
+            stop, began = min(at + span, length), time.perf_counter()
+            sampler.draw(codes, uniforms, at, stop)
+            seconds = (time.perf_counter() - began) / (stop - at)
+            at, span = stop, max(1, int(_SPAN_SECONDS / seconds))
+            progress(at - start, length - start)
+
+
+def _draw_by_torch(
+    model: TextToImageTransformer,
+    text: Tensor,
+    codes: Tensor,
+    start: int,
+    uniforms: Tensor,
+    guidance_scale: float,
+    filters: dict[str, Any],
+    progress: Progress,
+) -> None:
+    """The same on any device."""
+    length = codes.shape[1]
+    candidates = candidate_rows(len(text), guided=guidance_scale != 1).to(text.device)
+    cache, logits = prefill(model, text, codes[:, :start], candidates)
 
     def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
         logits = guided_logits(logits, len(text), guidance_scale)
         return draw(filter_logits(logits, **filters), uniforms)
 
-    return choose
-
-
-def _decode_all(
-    model: TextToImageTransformer,
-    text: Tensor,
-    prime: Tensor,
-    guided: bool,
-    uniforms: Tensor,
-    choose: Callable[[Tensor, Tensor], Tensor],
-    weight_dtype: torch.dtype,
-    progress: Progress | None,
-) -> Tensor:
-    codes = list(prime.unbind(dim=1))
-    total = model.config.image_length - len(codes)
-    if total == 0:
-        return prime
-    on_cpu = text.device.type == "cpu"
-    candidates = candidate_rows(len(text), guided=guided, filled=not on_cpu).to(text.device)
-    prompts, rows, logits = run_prompts(model, text, prime, candidates)
-    predict: Callable[[Tensor, Any], Tensor]
-    if on_cpu:
-        from armchair.models.sequence.compiled_decoder import CompiledDecoder  # imports numba
-
-        predict = CompiledDecoder(model, prompts, rows, weight_dtype=weight_dtype)
-        places: Sequence[Index] = range(model.config.image_length)
-    else:
-        predict = functools.partial(decode_one, model, prompts.expand(rows))
-        places = torch.arange(model.config.image_length, device=text.device).split(1)
-
-    def next_codes(last: Tensor, index: Any, uniforms: Tensor) -> Tensor:
-        return choose(predict(last[candidates], index), uniforms)
+    def next_codes(last: Tensor, index: Tensor, uniforms: Tensor) -> Tensor:
+        return choose(decode_one(model, cache, last[candidates], index), uniforms)
 
     step = graphed(next_codes, text.device)
-    with one_torch_thread() if on_cpu else contextlib.nullcontext():
-        for drawn in range(1, total + 1):
-            index = len(codes)
-            if drawn == 1:
-                codes.append(choose(logits, uniforms[:, index]))
-            else:
-                codes.append(step(codes[-1], places[index - 1], uniforms[:, index]))
-            if progress is not None:
-                progress(drawn, total)
-    return torch.stack(codes, dim=1)
+    places = torch.arange(length, device=text.device).split(1)
+    for place in range(start, length):
+        if place == start:
+            codes[:, place] = choose(logits, uniforms[:, place])
+        else:
+            codes[:, place] = step(codes[:, place - 1], places[place - 1], uniforms[:, place])
+        progress(place + 1 - start, length - start)
 
 
 def candidate_rows(batch_size: int, *, guided: bool, filled: bool = True) -> Int[Tensor, " R"]:

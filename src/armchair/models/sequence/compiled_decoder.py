@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -109,27 +109,36 @@ class CompiledDecoder:
             for i, layer in enumerate(slots)
         ]
         groups = _groups(rows.tolist())
-        self._tables = Tables(np.array(of_linears), groups, np.array(layers), tokens, hidden)
+        vocab_size = model.config.image_vocab_size
+        self._tables = Tables(
+            np.array(of_linears),
+            groups,
+            np.array(layers),
+            tokens,
+            hidden,
+            vocab_size,
+            filled(vocab_size),
+        )
         starts = {**memory.starts, **past.starts}
         names = [name for name in Layout._fields if name not in sizes]
         self._layout = Layout(**sizes, **{name: starts[name] for name in names})
-        self._logits = memory["logits"][:, : model.config.image_vocab_size]
+        self._logits = memory["logits"][:, :vocab_size]
         self._eps = np.float32(model.norm.eps)
 
     def __call__(self, codes: Int[Tensor, " R"], index: int) -> Float[Tensor, "R V"]:
         """Take the image tokens at raster position `index` in and predict the next ones."""
-        self._threads.run(
-            step,
-            codes.numpy(),
-            index,
-            as_array(self._numbers),
-            as_array(self._past),
-            as_array(self._weights),
-            self._layout,
-            self._tables,
-            self._eps,
-        )
+        self.run(step, codes.numpy(), index)
         return self._logits.clone()
+
+    def run(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a compiled function that takes steps.
+
+        Args:
+            function: With the arguments of `step`.
+            *arguments: What comes before the memory.
+        """
+        arrays = (as_array(part) for part in (self._numbers, self._past, self._weights))
+        self._threads.run(function, *arguments, *arrays, self._layout, self._tables, self._eps)
 
 
 def _sizes(

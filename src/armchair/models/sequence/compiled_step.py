@@ -65,6 +65,8 @@ class Tables(NamedTuple):
     layers: Any  # L 3: where keys of the past begin, R N S/16 K 16; values, R N K/16 S 16; slots S
     tokens: Any  # L S 5: own slot; sees slots from the second number to before the third, but ...
     hidden: Any  # ... not those that stand here from the fourth to before the fifth
+    vocab_size: int  # logits of a row
+    distance: int  # from the first of a row's to the next row's
 
 
 @jit()
@@ -236,8 +238,28 @@ def _stage(number, thread, index, memory, past, weights, layout, tables, eps):
 
 
 @jit()
-def step(codes, index, memory, past, weights, layout, tables, eps, thread, num_threads, counter):
-    """One token of each row: stage after stage, each shared by the threads."""
+def advance(
+    codes, index, memory, past, weights, layout, tables, eps, thread, num_threads, counter, met
+):
+    """One token of each row: stage after stage, each shared by the threads.
+
+    Args:
+        codes: Of each row the token at `index`; the first thread's are read.
+        index: Raster position.
+        memory: See the top of this file, as for the next four.
+        past: See there.
+        weights: See there.
+        layout: See there.
+        tables: See there.
+        eps: Of the norms.
+        thread: Of this call.
+        num_threads: How many share the work.
+        counter: On which they meet.
+        met: How often they have.
+
+    Returns:
+        How often they have met then, the last time with all logits written.
+    """
     if thread == 0:
         for row in range(layout.num_rows):
             x = piece(memory, layout.x + row * layout.dim, layout.dim)
@@ -245,8 +267,18 @@ def step(codes, index, memory, past, weights, layout, tables, eps, thread, num_t
             place = piece(memory, layout.places + index * layout.dim, layout.dim)
             for i in range(len(x)):
                 x[i] = code[i] + place[i]
-    meet(counter, num_threads)
-    stages = _STAGES * layout.num_layers + 1
-    for number in range(stages):
+    met += 1
+    meet(counter, num_threads * met)
+    for number in range(_STAGES * layout.num_layers + 1):
         _stage(number, thread, index, memory, past, weights, layout, tables, eps)
-        meet(counter, num_threads * (number + 2))
+        met += 1
+        meet(counter, num_threads * met)
+    return met
+
+
+@jit()
+def step(codes, index, memory, past, weights, layout, tables, eps, thread, num_threads, counter):
+    """One token of each row by itself; see `advance`."""
+    advance(
+        codes, index, memory, past, weights, layout, tables, eps, thread, num_threads, counter, 0
+    )
