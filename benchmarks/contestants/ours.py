@@ -8,11 +8,6 @@ import sys
 from functools import partial
 from typing import Any, Literal
 
-from armchair.core.openmp import wait_briefly
-
-if sys.argv[1] != "sample":  # as `armchair train` does
-    wait_briefly()
-
 import torch
 from learning import learn_as_told
 from serving import Run, serve

@@ -2,12 +2,15 @@ import logging
 import os
 import subprocess
 import sys
+from typing import NamedTuple
 
+import numba
 import numpy as np
 import pytest
 import torch
 from llvmlite.binding import get_host_cpu_features
 
+from armchair.core import jit as jit_module
 from armchair.core.jit import Threads, _Announcer, jit, meet, piece, share
 
 
@@ -118,24 +121,57 @@ def _fill(numbers, value, thread, num_threads, _counter):
         numbers[i] = value
 
 
-def test_tensors_are_shared_out_flat():
-    tensor = torch.zeros(3, 5)
-    share(_fill, tensor, np.float32(2))
-    assert tensor.tolist() == [[2.0] * 5] * 3
-    with pytest.raises(RuntimeError):  # what a copy was written to would be lost
-        share(_fill, tensor.T, np.float32(1))
+@pytest.fixture(params=["OpenMP", "own threads"])
+def _both_teams(request, monkeypatch):
+    if request.param == "own threads":
+        monkeypatch.setattr(jit_module, "_has_openmp", lambda: False)
+    elif not jit_module._has_openmp():
+        pytest.skip("torch has another OpenMP here")
 
 
-def test_bfloat16_tensors_are_shared_as_their_bits():
-    x = torch.tensor([1.0, -2.0], dtype=torch.bfloat16)
-    found = []
-    share(lambda bits, *_: found.append(bits.copy()), x)
-    assert all(bits.dtype == np.uint16 and bits.tolist() == [0x3F80, 0xC000] for bits in found)
+@pytest.mark.usefixtures("_both_teams")
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+def test_tensors_are_shared_out_flat(num_threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        tensor = torch.zeros(3, 5)
+        share(_fill, tensor, np.float32(2))
+        assert tensor.tolist() == [[2.0] * 5] * 3
+        with pytest.raises(RuntimeError):  # what a copy was written to would be lost
+            share(_fill, tensor.T, np.float32(1))
+    finally:
+        torch.set_num_threads(before)
+
+
+class Sizes(NamedTuple):
+    first: int
+    second: float
+
+
+@jit()
+def _number_them(places, sizes, bits, thread, num_threads, _counter):
+    places[2 * thread] = thread + sizes.first
+    places[2 * thread + 1] = num_threads * sizes.second
+    bits[thread] += 1
+
+
+@pytest.mark.usefixtures("_both_teams")
+def test_each_thread_is_told_which_it_is_and_bfloat16_comes_as_bits():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        places, bits = torch.zeros(6), torch.tensor([1.0, -2.0, 0.5], dtype=torch.bfloat16)
+        share(_number_them, places, Sizes(10, 0.5), bits)
+    finally:
+        torch.set_num_threads(before)
+    assert places.tolist() == [10, 1.5, 11, 1.5, 12, 1.5]
+    assert bits.view(torch.int16).tolist() == [0x3F81, 0xC001 - 2**16, 0x3F01]
 
 
 @pytest.mark.skipif(not get_host_cpu_features().get("avx512f"), reason="no AVX512 here")
 def test_loops_become_the_widest_vectors_that_there_are():
-    @jit()
+    @numba.njit  # not kept, so that it can be looked into
     def double(numbers):
         for i in range(len(numbers)):
             numbers[i] *= np.float32(2)

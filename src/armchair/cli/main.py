@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Sequence
 
 from armchair.core.errors import ArmchairError, UnknownNameError
-from armchair.core.openmp import wait_briefly
 
 VERBS = {
     "generate": "draw pictures from prompts",
@@ -93,8 +92,6 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0] not in VERBS:
         raise UnknownNameError("command", words[0], VERBS)
-    if words[0] == "train":
-        wait_briefly()  # before its module imports torch
     module = importlib.import_module(f"armchair.cli.{words[0]}")
     module.run(words[1:])
     return 0

@@ -17,6 +17,7 @@ second: only what computes on a CPU should, and when it does.
 from __future__ import annotations
 
 import builtins
+import ctypes
 import dis
 import functools
 import inspect
@@ -25,14 +26,15 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numba
 import numba.extending
 import numpy as np
 import torch
+from llvmlite import binding as llvm
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 from numba import types
 from numba.core import cgutils, config, event
 from numba.core.registry import CPUDispatcher
@@ -43,6 +45,7 @@ intrinsic: Any = numba.extending.intrinsic  # called without the first argument 
 _sources_of: dict[Any, set[Path]] = {}  # of each compiled function
 _SPINS = 2000  # before a waiting thread lets others have its processor
 _NOBODY_WAITS = 1 << 62  # more than threads ever count
+_NO_COUNTER = np.zeros(1, np.int64)  # of functions whose threads do not meet
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
@@ -75,10 +78,10 @@ def _use_whole_registers() -> None:
     LLVM prefers half of AVX512's, which spares processors that slow down for whole ones; products
     (nn/panels.py) take whole ones anyway. Numba is asked by its own settings, for this process.
     """
-    features = get_host_cpu_features()
+    features = llvm.get_host_cpu_features()
     settings: Any = config
     if features.get("avx512f") and not (settings.CPU_NAME or settings.CPU_FEATURES):
-        settings.CPU_NAME = get_host_cpu_name()
+        settings.CPU_NAME = llvm.get_host_cpu_name()
         settings.CPU_FEATURES = features.flatten() + ",-prefer-256-bit"
 
 
@@ -98,21 +101,26 @@ def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         _use_whole_registers()
         _announce_compiling()
         function = inspect.unwrap(function)  # from what checks types in the tests
-        try:
-            compiled = numba.njit(function, cache=True, **options)
-        except RuntimeError as error:
-            if "cannot cache" not in str(error):
-                raise
-            compiled = numba.njit(function, **options)
-            _sources_of[compiled] = set()
-            return compiled
-        files = _sources_of[compiled] = _sources(function)
-        stamps = sorted((str(file), file.stat().st_mtime_ns) for file in files)
-        cache: Any = compiled._cache  # type: ignore[attr-defined]
-        cache._cache_file._source_stamp = (stamps, numba.__version__)
-        return compiled
+        return _compiled(function, _sources(function), options)
 
     return decorate
+
+
+def _compiled(function: Callable[..., Any], files: set[Path], options: dict[str, Any]) -> Any:
+    """A dispatcher, whose machine code is kept until one of the files changes."""
+    try:
+        compiled = numba.njit(function, cache=True, **options)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+        compiled = numba.njit(function, **options)
+        _sources_of[compiled] = set()
+        return compiled
+    _sources_of[compiled] = files
+    stamps = sorted((str(file), file.stat().st_mtime_ns) for file in files)
+    cache: Any = compiled._cache  # type: ignore[attr-defined]
+    cache._cache_file._source_stamp = (stamps, numba.__version__)
+    return compiled
 
 
 def _sources(function: Callable[..., Any]) -> set[Path]:
@@ -175,13 +183,108 @@ def _torchs_threads(count: int) -> Threads:
 def share(function: Callable[..., None], *arguments: Any) -> None:
     """Call a compiled function in as many threads as torch has.
 
+    These are torch's own, where it has GNU's OpenMP: they wake sooner than others, and do not
+    wait at full speed on a processor that others want.
+
     Args:
         function: Compiled by `jit`; its threads do not `meet`.
         *arguments: Its first arguments; contiguous tensors, which it is given as flat arrays, and
             others as they are. Of bfloat16 it is given the bits, as uint16.
     """
-    flat = (as_array(one) if isinstance(one, torch.Tensor) else one for one in arguments)
-    _torchs_threads(torch.get_num_threads()).run(function, *flat)
+    flat = tuple(as_array(one) if isinstance(one, torch.Tensor) else one for one in arguments)
+    count = torch.get_num_threads()
+    if count > 1 and _has_openmp():
+        _in_team(function)(flat, _NO_COUNTER, count)
+    else:
+        _torchs_threads(count).run(function, *flat)
+
+
+@functools.cache
+def _has_openmp() -> bool:
+    """Make the functions of torch's OpenMP known to compiled code, if it is GNU's."""
+    try:
+        mapped = Path("/proc/self/maps").read_text()
+    except OSError:
+        return False
+    files = {line.split()[-1] for line in mapped.splitlines() if "libgomp" in line}
+    own = [file for file in files if Path(file).parent.parent == Path(torch.__file__).parent]
+    if not (own or files):
+        return False
+    runtime = ctypes.CDLL((own or sorted(files))[0])
+    for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads"):
+        llvm.add_symbol(name, ctypes.cast(getattr(runtime, name), ctypes.c_void_p).value)
+    return True
+
+
+@functools.cache
+def _in_team(function: Any) -> Any:
+    """A compiled function that calls another, of `jit`, in each thread of a team."""
+    body: Any = function.py_func
+    template: Any = inspect.unwrap(_call_in_team)
+    code = template.__code__.replace(
+        co_name=body.__name__,
+        co_qualname=f"{body.__qualname__}_in_team",
+        co_filename=body.__code__.co_filename,
+        co_firstlineno=body.__code__.co_firstlineno,
+    )
+    named = {"_function": function, "_fork": _fork, "__name__": body.__module__}
+    call = FunctionType(code, named)
+    call.__module__ = body.__module__
+    files = _sources_of[function] | {Path(__file__)}
+    return _compiled(call, files, {"error_model": "numpy", "nogil": True})
+
+
+def _call_in_team(arguments: Any, counter: Any, num_threads: Any) -> None:
+    _fork(_function, arguments, counter, num_threads)  # type: ignore[name-defined]
+
+
+@intrinsic
+def _fork(
+    typing_context: Any, function: Any, arguments: Any, counter: Any, num_threads: Any
+) -> Any:
+    """Call function(*arguments, thread, number of threads, counter) in OpenMP's threads."""
+    kinds = (*arguments.types, types.int64, types.int64, counter)
+    called = function.get_call_type(typing_context, kinds, {})
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        compiled = function.dispatcher.get_compile_result(called)
+        context.add_linking_libs([compiled.library])
+        inner = context.declare_function(builder.module, compiled.fndesc)
+        given = cgutils.pack_struct(builder, [values[1], values[2]])
+        place = cgutils.alloca_once_value(builder, given)
+
+        pointer, number = ir.IntType(8).as_pointer(), ir.FunctionType(_I32, [])
+        of_thread = ir.Function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [pointer]),
+            builder.module.get_unique_name("armchair_of_thread"),
+        )
+        of_thread.linkage = "internal"
+        inside = ir.IRBuilder(of_thread.append_basic_block())
+        taken = inside.load(inside.bitcast(of_thread.args[0], place.type))
+        thread, count = (
+            inside.sext(
+                inside.call(cgutils.get_or_insert_function(builder.module, number, name), []), _I64
+            )
+            for name in ("omp_get_thread_num", "omp_get_num_threads")
+        )
+        unpacked = cgutils.unpack_tuple(inside, inside.extract_value(taken, 0))
+        context.call_conv.call_function(
+            inside,
+            inner,
+            compiled.fndesc.restype,
+            compiled.fndesc.argtypes,
+            [*unpacked, thread, count, inside.extract_value(taken, 1)],
+        )
+        inside.ret_void()
+
+        kind = ir.FunctionType(ir.VoidType(), [of_thread.type, pointer, _I32, _I32])
+        fork = cgutils.get_or_insert_function(builder.module, kind, "GOMP_parallel")
+        count = builder.trunc(values[3], _I32)
+        builder.call(fork, [of_thread, builder.bitcast(place, pointer), count, _I32(0)])
+        return context.get_dummy_value()
+
+    return types.void(function, arguments, counter, num_threads), generate
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from armchair.core.device import product_dtype
 from armchair.core.errors import ConfigError
 from armchair.nn.blocked_attention import BLOCKED_DTYPES, blocked_attention
 from armchair.nn.kv_cache import Index, LayerCache
@@ -106,13 +107,22 @@ class JointAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Attend over the whole stream."""
-        qkv = self.qkv(x)
-        in_blocks = qkv.device.type == "cpu" and qkv.dtype in BLOCKED_DTYPES
+        return self.projection(self._outputs(x))
+
+    def without_bias(
+        self, x: Float[Tensor, "B L D"]
+    ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, " D"]]:
+        """The same for `fused` functions: what it gives, less the last bias, and that."""
+        return F.linear(self._outputs(x), self.projection.weight), self.projection.bias
+
+    def _outputs(self, x: Tensor) -> Tensor:
+        in_blocks = x.device.type == "cpu" and product_dtype(x.device, x.dtype) in BLOCKED_DTYPES
         if isinstance(self.pattern, AttentionPattern) and in_blocks:
-            outputs = blocked_attention(qkv, self.pattern, num_heads=self.num_heads)
-        else:
-            outputs = dense_attention(qkv, self.pattern, num_heads=self.num_heads)
-        return self.projection(outputs)
+            qkv = F.linear(x, self.qkv.weight)
+            return blocked_attention(
+                qkv, self.pattern, num_heads=self.num_heads, bias=self.qkv.bias
+            )
+        return dense_attention(self.qkv(x), self.pattern, num_heads=self.num_heads)
 
     def prefill(self, x: Float[Tensor, "B T D"], cache: LayerCache) -> Float[Tensor, "B T D"]:
         """Attend over the stream's first T tokens and keep their keys and values."""

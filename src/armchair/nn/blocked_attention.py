@@ -27,7 +27,11 @@ BLOCKED_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def blocked_attention(
-    qkv: Float[Tensor, "B L D3"], pattern: AttentionPattern, *, num_heads: int
+    qkv: Float[Tensor, "B L D3"],
+    pattern: AttentionPattern,
+    *,
+    num_heads: int,
+    bias: Float[Tensor, " D3"] | None = None,
 ) -> Float[Tensor, "B L D"]:
     """Attend over the whole stream with one softmax, exactly as the dense mask says.
 
@@ -36,11 +40,14 @@ def blocked_attention(
             of `BLOCKED_DTYPES`.
         pattern: What each token sees.
         num_heads: Heads N; D is a multiple of it.
+        bias: Added to `qkv`, in float32; None for none.
 
     Returns:
         The heads' outputs side by side, in the dtype of `qkv`.
     """
-    return _BlockedAttention.apply(qkv, pattern, num_heads)
+    if bias is None:
+        bias = qkv.new_zeros(qkv.shape[2], dtype=torch.float32)
+    return _BlockedAttention.apply(qkv, bias, pattern, num_heads)
 
 
 class BlockPlan(NamedTuple):
@@ -94,7 +101,9 @@ def _memory(size: int) -> Tensor:
 
 class _BlockedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, pattern: AttentionPattern, num_heads: int) -> Tensor:
+    def forward(
+        ctx: Any, qkv: Tensor, bias: Tensor, pattern: AttentionPattern, num_heads: int
+    ) -> Tensor:
         from armchair.core.jit import share  # imports numba
         from armchair.nn.compiled_attention import attend, layout_of
 
@@ -105,8 +114,8 @@ class _BlockedAttention(torch.autograd.Function):
         factor = np.float32((dim // num_heads) ** -0.5)
         memory = _memory(layout.forward_size)
         outputs = qkv.new_empty(batch, length, dim)
-        share(attend, qkv, *plan, layout, factor, memory, outputs)
-        ctx.save_for_backward(qkv)
+        share(attend, qkv, bias.float(), *plan, layout, factor, memory, outputs)
+        ctx.save_for_backward(qkv, bias)
         ctx.plan, ctx.layout, ctx.factor = plan, layout, factor
         return outputs
 
@@ -114,13 +123,13 @@ class _BlockedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor, None, None]:
+    ) -> tuple[Tensor, Tensor, None, None]:
         from armchair.core.jit import share
         from armchair.nn.compiled_attention import attend_backward
 
-        (qkv,) = ctx.saved_tensors
+        qkv, bias = ctx.saved_tensors
         memory = _memory(ctx.layout.backward_size)
-        d_qkv = torch.empty_like(qkv)
-        arguments = (*ctx.plan, ctx.layout, ctx.factor, memory, gradient.contiguous(), d_qkv)
-        share(attend_backward, qkv, *arguments)
-        return d_qkv, None, None
+        d_qkv, d_bias = torch.empty_like(qkv), bias.new_zeros(len(qkv), len(bias)).float()
+        rest = (ctx.layout, ctx.factor, memory, gradient.contiguous(), d_qkv, d_bias)
+        share(attend_backward, qkv, bias.float(), *ctx.plan, *rest)
+        return d_qkv, d_bias.sum(0).to(bias), None, None

@@ -11,8 +11,10 @@ from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from armchair.nn.attention import JointAttention, Visible
+from armchair.nn.fused import add_bias, add_norm, bias_gelu, is_fused
 from armchair.nn.kv_cache import Index, LayerCache
 
 Activation = Literal["gelu", "quick_gelu"]
@@ -49,6 +51,11 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Run the whole stream through the block."""
+        if is_fused(x) and not (self.training and self.dropout.p):
+            x, normed = add_norm(x, None, None, self.attention_norm)
+            branch, bias = self.attention.without_bias(normed)
+            x, normed = add_norm(x, branch, bias, self.mlp_norm)
+            return add_bias(x, *self.mlp.without_bias(normed))
         return self._mix(x, self.attention(self.attention_norm(x)))
 
     def prefill(self, x: Float[Tensor, "B T D"], cache: LayerCache) -> Float[Tensor, "B T D"]:
@@ -84,6 +91,16 @@ class MLP(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Transform each token."""
         return self.projection(self.activation(self.hidden(x)))
+
+    def without_bias(
+        self, x: Float[Tensor, "B T D"]
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, " D"]]:
+        """The same for `fused` functions: what it gives, less the last bias, and that."""
+        if isinstance(self.activation, nn.GELU):
+            activated = bias_gelu(F.linear(x, self.hidden.weight), self.hidden.bias)
+        else:
+            activated = self.activation(self.hidden(x))
+        return F.linear(activated, self.projection.weight), self.projection.bias
 
 
 class QuickGELU(nn.Module):

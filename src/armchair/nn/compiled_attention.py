@@ -78,8 +78,8 @@ def layout_of(batch: int, length: int, num_heads: int, head_dim: int, places: in
 
 
 @jit()
-def _rows(source, start, distance, order, dim, memory, at):
-    """Copy a head's numbers in the order of places; those that only fill up are 0."""
+def _rows(source, start, distance, bias, order, dim, memory, at):
+    """Copy a head's numbers, with its bias, in the order of places; what only fills up is 0."""
     for place in range(len(order)):
         to = piece(memory, at + place * dim, dim)
         if order[place] < 0:
@@ -87,11 +87,11 @@ def _rows(source, start, distance, order, dim, memory, at):
         else:
             row = piece(source, start + order[place] * distance, dim)
             for i in range(dim):
-                to[i] = widened(row[i])
+                to[i] = widened(row[i]) + bias[i]
 
 
 @jit()
-def _over_places(source, start, distance, order, dim, memory, at):
+def _over_places(source, start, distance, bias, order, dim, memory, at):
     """The same in panels of sixteen places."""
     for place in range(len(order)):
         to = at + place // PANEL * PANEL * dim + place % PANEL
@@ -101,11 +101,11 @@ def _over_places(source, start, distance, order, dim, memory, at):
         else:
             row = piece(source, start + order[place] * distance, dim)
             for i in range(dim):
-                memory[to + i * PANEL] = widened(row[i])
+                memory[to + i * PANEL] = widened(row[i]) + bias[i]
 
 
 @jit()
-def _over_dims(source, start, distance, order, dim, memory, at):
+def _over_dims(source, start, distance, bias, order, dim, memory, at):
     """The same in panels of sixteen channels."""
     for first in range(0, dim, PANEL):
         count = min(PANEL, dim - first)
@@ -116,7 +116,7 @@ def _over_dims(source, start, distance, order, dim, memory, at):
             if order[place] >= 0:
                 row = piece(source, start + order[place] * distance + first, count)
                 for i in range(count):
-                    to[i] = widened(row[i])
+                    to[i] = widened(row[i]) + bias[first + i]
 
 
 @jit()
@@ -198,13 +198,35 @@ def _scatter(memory, start, rows, width, order, first, target, begin, distance, 
 
 
 @jit()
+def _biases(bias, head, layout):
+    """A head's, of queries, keys and values."""
+    size = layout.num_heads * layout.head_dim
+    at = head * layout.head_dim
+    return (
+        piece(bias, at, layout.head_dim),
+        piece(bias, size + at, layout.head_dim),
+        piece(bias, 2 * size + at, layout.head_dim),
+    )
+
+
+@jit()
+def _add_rows(memory, start, rows, width, sums):
+    """Add rows up; those that only fill up are 0."""
+    for row in range(rows):
+        number = piece(memory, start + row * width, len(sums))
+        for i in range(len(sums)):
+            sums[i] += number[i]
+
+
+@jit()
 def attend(
-    qkv, order, blocks, masks, layout, factor, memory, outputs, thread, num_threads, _counter
+    qkv, bias, order, blocks, masks, layout, factor, memory, outputs, thread, num_threads, _counter
 ):
     """Outputs of a thread's heads.
 
     Args:
         qkv: Flat: B L 3 N K; float32, or bfloat16 as uint16, as all tensors of the stream are.
+        bias: Flat: 3 N K, float32.
         order: P: the token at each place, or -1.
         blocks: For each the first place; how many queries; how many places of the text it may
             see, in whole panels; the first of the others, and how many, in the same way; and where
@@ -223,9 +245,10 @@ def attend(
     for item in range(items * thread // num_threads, items * (thread + 1) // num_threads):
         picture, head = item // heads * layout.length, item % heads
         start = picture * distance + head * dim
-        _rows(qkv, start, distance, order, dim, own, layout.queries)
-        _over_places(qkv, start + heads * dim, distance, order, dim, own, layout.keys)
-        _over_dims(qkv, start + 2 * heads * dim, distance, order, dim, own, layout.values)
+        of_q, of_k, of_v = _biases(bias, head, layout)
+        _rows(qkv, start, distance, of_q, order, dim, own, layout.queries)
+        _over_places(qkv, start + heads * dim, distance, of_k, order, dim, own, layout.keys)
+        _over_dims(qkv, start + 2 * heads * dim, distance, of_v, order, dim, own, layout.values)
         for number in range(len(blocks)):
             block = blocks[number]
             _weights(own, block, masks, layout, factor)
@@ -260,13 +283,14 @@ def _weights_gradient(memory, block, layout, factor):
 
 @jit()
 def attend_backward(
-    qkv, order, blocks, masks, layout, factor, memory, d_outputs, d_qkv, thread, num_threads,
-    _counter,
+    qkv, bias, order, blocks, masks, layout, factor, memory, d_outputs, d_qkv, d_bias, thread,
+    num_threads, _counter,
 ):  # fmt: skip
     """Gradients of a thread's heads; weights are computed anew.
 
     Args:
         qkv: As for `attend`, as all that is not said here.
+        bias: See there.
         order: See there.
         blocks: See there.
         masks: See there.
@@ -275,24 +299,28 @@ def attend_backward(
         memory: Of all threads.
         d_outputs: Flat: B L N K.
         d_qkv: Flat, written to: B L 3 N K.
+        d_bias: Flat, added to: B 3 N K.
         thread: Of this call.
         num_threads: How many share the heads.
     """
     heads, dim, width, places = layout.num_heads, layout.head_dim, layout.width, layout.places
     own = piece(memory, thread * layout.backward_size, layout.backward_size)
+    none = np.zeros(dim, np.float32)
     distance, short, items = 3 * heads * dim, heads * dim, layout.batch * heads
     for item in range(items * thread // num_threads, items * (thread + 1) // num_threads):
         picture, head = item // heads * layout.length, item % heads
         start = picture * distance + head * dim
         of_keys, of_values = start + short, start + 2 * short
         of_outputs = picture * short + head * dim
-        _rows(qkv, start, distance, order, dim, own, layout.queries)
-        _over_dims(qkv, start, distance, order, dim, own, layout.queries_over_dims)
-        _over_places(qkv, of_keys, distance, order, dim, own, layout.keys)
-        _over_dims(qkv, of_keys, distance, order, dim, own, layout.keys_over_dims)
-        _over_places(qkv, of_values, distance, order, dim, own, layout.values_over_places)
-        _rows(d_outputs, of_outputs, short, order, dim, own, layout.gradient)
-        _over_dims(d_outputs, of_outputs, short, order, dim, own, layout.gradient_over_dims)
+        of_q, of_k, of_v = _biases(bias, head, layout)
+        d_q, d_k, d_v = _biases(piece(d_bias, item // heads * distance, distance), head, layout)
+        _rows(qkv, start, distance, of_q, order, dim, own, layout.queries)
+        _over_dims(qkv, start, distance, of_q, order, dim, own, layout.queries_over_dims)
+        _over_places(qkv, of_keys, distance, of_k, order, dim, own, layout.keys)
+        _over_dims(qkv, of_keys, distance, of_k, order, dim, own, layout.keys_over_dims)
+        _over_places(qkv, of_values, distance, of_v, order, dim, own, layout.values_over_places)
+        _rows(d_outputs, of_outputs, short, none, order, dim, own, layout.gradient)
+        _over_dims(d_outputs, of_outputs, short, none, order, dim, own, layout.gradient_over_dims)
         piece(own, layout.d_keys, places * width)[:] = _f(0)
         piece(own, layout.d_values, places * width)[:] = _f(0)
         for number in range(len(blocks)):
@@ -313,5 +341,8 @@ def attend_backward(
             _scatter(
                 own, layout.means, block[1], width, order, block[0], d_qkv, start, distance, dim
             )
+            _add_rows(own, layout.means, block[1], width, d_q)
         _scatter(own, layout.d_keys, places, width, order, 0, d_qkv, of_keys, distance, dim)
         _scatter(own, layout.d_values, places, width, order, 0, d_qkv, of_values, distance, dim)
+        _add_rows(own, layout.d_keys, places, width, d_k)
+        _add_rows(own, layout.d_values, places, width, d_v)

@@ -29,7 +29,7 @@ _L3, _L4, _L5, _L6 = _f(0.3333391), _f(-0.25001338), _f(0.19963062), _f(-0.16577
 _L7, _L8, _L9 = _f(0.14914787), _f(-0.14267476), _f(0.0870036)
 _SQRT_HALF_BITS = np.int32(np.float32(0.5**0.5).view(np.int32))
 
-_SQRT_HALF = _f(0.7071067811865476)
+_SQRT_HALF, _ONE_OVER_SQRT_2_PI = _f(0.7071067811865476), _f(0.3989422804014327)
 # Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26: within 1.5e-7
 _T = _f(0.3275911)
 _A1, _A2, _A3 = _f(0.254829592), _f(-0.284496736), _f(1.421413741)
@@ -177,18 +177,36 @@ def gelu(x):
     return x * _HALF + abs(x) * (_HALF - tail)
 
 
+@jit(fastmath={"contract"})
+def gelu_slope(x):
+    """The derivative of GELU, Φ(x) + x φ(x)."""
+    z = abs(x) * _SQRT_HALF
+    t = _ONE / (_ONE + _T * z)
+    bell = exp(-z * z)
+    tail = ((((_A5 * t + _A4) * t + _A3) * t + _A2) * t + _A1) * t * bell * _HALF
+    return (tail if x < _ZERO else _ONE - tail) + x * bell * _ONE_OVER_SQRT_2_PI
+
+
 @jit(fastmath={"contract", "reassoc"})
+def moments(x, eps):
+    """The mean of numbers, and one over their deviation.
+
+    Here and elsewhere sums go by index: of a loop over the numbers themselves compilers make no
+    vectors.
+    """
+    scale, total, squares = _ONE / _f(len(x)), _ZERO, _ZERO
+    for i in range(len(x)):
+        total += x[i]
+    mean = total * scale
+    for i in range(len(x)):
+        squares += (x[i] - mean) * (x[i] - mean)
+    return mean, _ONE / np.sqrt(squares * scale + eps)
+
+
+@jit(fastmath={"contract"})
 def layer_norm(x, gain, bias, eps, output):
     """Normalise `x`, D, into `output`."""
-    scale = _ONE / _f(len(x))
-    total = _f(0)
-    for number in x:
-        total += number
-    mean = total * scale
-    squares = _f(0)
-    for number in x:
-        squares += (number - mean) * (number - mean)
-    factor = _ONE / np.sqrt(squares * scale + eps)
+    mean, factor = moments(x, eps)
     for i in range(len(x)):
         output[i] = (x[i] - mean) * factor * gain[i] + bias[i]
 
@@ -230,7 +248,7 @@ def largest(_context: Any, numbers: Any) -> Any:
     return types.float32(numbers), generate
 
 
-@jit(fastmath={"contract", "reassoc", "nnan", "nsz"})
+@jit(fastmath={"contract", "reassoc"})
 def softmax(scores, factor):
     """Of scores times a positive factor, in place; what would be below 1e-32 becomes 0.
 

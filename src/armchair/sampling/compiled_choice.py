@@ -115,8 +115,8 @@ def _exponentials(x, weights):
     highest, total = np.float64(largest(x)), 0.0
     for i in range(len(x)):
         weights[i] = 0.0 if x[i] == -np.inf else exp_64(np.float64(x[i]) - highest)
-    for weight in weights:
-        total += weight
+    for i in range(len(x)):
+        total += weights[i]
     return total
 
 

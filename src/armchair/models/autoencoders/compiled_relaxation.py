@@ -15,7 +15,7 @@ from armchair.nn.compiled_functions import exp, largest, log, softmax, stored_in
 
 _f = np.float32
 _RUN = 1024  # numbers under one pair of keys
-_FAST = {"contract", "reassoc", "nnan", "nsz"}
+_FAST = {"contract", "reassoc"}
 _STEP, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
 
 
@@ -94,10 +94,11 @@ def relax(
             first += 1
         likeliest[row] = first
         total, weighted = _f(0), _f(0)
-        for number in of_row:
-            weight = exp(number - highest)
+        for i in range(size):
+            below = of_row[i] - highest
+            weight = exp(below)
             total += weight
-            weighted += weight * (number - highest)
+            weighted += weight * below
         log_total = log(total)
         statistics[2 * row] = highest + log_total
         statistics[2 * row + 1] = weighted / total - log_total
