@@ -249,16 +249,24 @@ def largest(_context: Any, numbers: Any) -> Any:
 
 
 @jit(fastmath={"contract", "reassoc"})
-def softmax(scores, factor):
-    """Of scores times a positive factor, in place; what would be below 1e-32 becomes 0.
+def exp_sum(scores, factor):
+    """Make scores e to the (score - largest) · factor, factor above 0; the largest, and the sum.
 
-    Smaller numbers, scaled, would be subnormal, which cost a hundred times what others do.
+    What would be below 1e-32 becomes 0. Smaller numbers, scaled, would be subnormal, which cost a
+    hundred times what others do.
     """
     highest, total = largest(scores), _f(0)
     for i in range(len(scores)):
         below = (scores[i] - highest) * factor
         scores[i] = _ZERO if below < _NEGLIGIBLE else exp(below)
         total += scores[i]
+    return highest, total
+
+
+@jit()
+def softmax(scores, factor):
+    """Of scores times a positive factor, in place; see `exp_sum`."""
+    _, total = exp_sum(scores, factor)
     scale = _ONE / total
     for i in range(len(scores)):
         scores[i] *= scale

@@ -20,7 +20,6 @@ from typing import NamedTuple, cast
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from armchair.core.device import product_dtype
@@ -28,6 +27,7 @@ from armchair.core.errors import ConfigError
 from armchair.nn.blocks import TransformerBlock, init_weights
 from armchair.nn.embeddings import ImageEmbedding, TextEmbedding
 from armchair.nn.kv_cache import Index, KVCache, LayerCache
+from armchair.nn.linear_cross_entropy import linear_cross_entropy
 from armchair.nn.masks import AttentionName, layer_patterns
 
 
@@ -165,6 +165,11 @@ class TextToImageTransformer(nn.Module):
             Text logits for the text tokens from the second on, whose last class is "padding", and
             image logits for every image token; float32 also under autocast.
         """
+        of_text, of_image = self._hidden(text, codes)
+        return self._logits(self.text_head, of_text), self._logits(self.image_head, of_image)
+
+    def _hidden(self, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """What predicts text tokens from the second on, B T-1 D, and all image tokens, B S D."""
         x = torch.cat([self.text_embedding(text), self.image_embedding(codes)], dim=1)  # B L D
         x = self.dropout(x)
         for block in self.blocks:
@@ -173,8 +178,7 @@ class TextToImageTransformer(nn.Module):
             else:
                 x = block(x)
         last_text = text.shape[1] - 1
-        text_logits = self._logits(self.text_head, x[:, :last_text])
-        return text_logits, self._logits(self.image_head, x[:, last_text:-1])
+        return x[:, :last_text], x[:, last_text:-1]
 
     def loss(
         self,
@@ -198,15 +202,23 @@ class TextToImageTransformer(nn.Module):
         """
         if drop_condition is not None:
             text = torch.where(drop_condition[:, None], self.null_text(len(text)), text)
-        text_logits, image_logits = self(text, codes)
+        of_text, of_image = self._hidden(text, codes)
         is_padding = text >= self.config.text_vocab_size
         counted = ~is_padding[:, :-1]  # the token before is real: B T-1
         targets = text.clamp(max=self.config.text_vocab_size)[:, 1:]
-        nats = F.cross_entropy(text_logits.flatten(0, 1), targets.flatten(), reduction="none")
-        nats = nats.view_as(targets) * counted
-        text_loss = nats.sum(dim=1) / counted.sum(dim=1).clamp(min=1)
-        image_loss = F.cross_entropy(image_logits.flatten(0, 1), codes.flatten())
-        return TextToImageLoss(text=text_loss.mean(), image=image_loss)
+        shares = counted / counted.sum(dim=1, keepdim=True).clamp(min=1) / len(text)
+        even = torch.full(codes.shape, 1 / codes.numel(), device=codes.device)
+        return TextToImageLoss(
+            text=self._cross_entropy(self.text_head, of_text, targets, shares),
+            image=self._cross_entropy(self.image_head, of_image, codes, even),
+        )
+
+    def _cross_entropy(
+        self, head: nn.Linear, x: Tensor, targets: Tensor, weights: Tensor
+    ) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            rows = self.norm(x.float()).flatten(0, 1)
+        return linear_cross_entropy(rows, head, targets.flatten(), weights.flatten())
 
     def new_cache(self, num_prompts: int) -> KVCache:
         """Empty caches for prompts, and a row of each, in the dtype that attention runs in."""

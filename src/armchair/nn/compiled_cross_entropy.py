@@ -1,0 +1,48 @@
+"""The loop of `linear_cross_entropy.py`, for a CPU: loss and gradient of rows, in place."""
+
+# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
+
+from __future__ import annotations
+
+import numpy as np
+
+from armchair.core.jit import jit, piece
+from armchair.nn.compiled_functions import exp_sum, log
+
+RUN = 32  # rows whose gradients of the bias are summed together, whatever the threads
+
+_f = np.float32
+
+
+@jit()
+def cross_entropy(logits, bias, targets, weights, nats, totals, thread, num_threads, _counter):
+    """Nats of rows, and weights times their gradient with regard to the logits.
+
+    Args:
+        logits: Flat: R V, without the bias; becomes their gradient.
+        bias: V.
+        targets: R, int64.
+        weights: R.
+        nats: R, written to.
+        totals: Flat, written to: runs V, the sums of gradients over runs of rows.
+        thread: Of this call.
+        num_threads: How many share the rows.
+    """
+    size, rows = len(bias), len(targets)
+    runs = (rows + RUN - 1) // RUN
+    for run in range(runs * thread // num_threads, runs * (thread + 1) // num_threads):
+        d_bias = piece(totals, run * size, size)
+        d_bias[:] = _f(0)
+        for row in range(run * RUN, min(rows, (run + 1) * RUN)):
+            x, target, weight = piece(logits, row * size, size), targets[row], weights[row]
+            for i in range(size):
+                x[i] += bias[i]
+            of_target = x[target]
+            highest, total = exp_sum(x, _f(1))
+            nats[row] = log(total) + (highest - of_target)
+            scale = weight / total
+            for i in range(size):
+                x[i] *= scale
+                d_bias[i] += x[i]
+            x[target] -= weight
+            d_bias[target] -= weight
