@@ -131,7 +131,7 @@ def _rows(precisions: list[str]) -> list[Row]:
             "train",
             shape,
             SHAPES[shape].train_batch,
-            _ours(precisions[-1]),
+            _ours(*precisions),
             (*theirs(3.5, *_in_each(precisions, "full", "mix")), *gpt2(2, precisions[-1])),
         )
         for shape in SHAPES
