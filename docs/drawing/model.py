@@ -127,7 +127,9 @@ def text_attention(model: DALLE1, text: Tensor, codes: Tensor) -> Tensor:
     transformer = model.transformer
     caught: list[Tensor] = []
     hooks = [
-        block.attention.qkv.register_forward_hook(lambda module, given, qkv: caught.append(qkv))
+        block.attention.register_forward_pre_hook(
+            lambda attention, given: caught.append(attention.qkv(given[0]))
+        )
         for block in transformer.blocks
     ]
     try:

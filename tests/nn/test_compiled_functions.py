@@ -9,6 +9,7 @@ from armchair.nn.compiled_functions import (
     gelu,
     layer_norm,
     log,
+    reciprocal,
     softmax,
     stored_in,
     widened,
@@ -19,6 +20,19 @@ from armchair.nn.compiled_functions import (
 def each_exp(x):
     for i in range(len(x)):
         x[i] = exp(x[i])
+
+
+@jit()
+def each_reciprocal(x):
+    for i in range(len(x)):
+        x[i] = reciprocal(x[i])
+
+
+def test_reciprocal_is_right_to_the_last_digits():
+    x = torch.cat([torch.logspace(-37, 37, 100_001), torch.linspace(1, 2, 10_001)])
+    found = x.clone()
+    each_reciprocal(found.numpy())
+    torch.testing.assert_close(found, 1 / x, atol=0, rtol=2e-7)
 
 
 @jit()

@@ -46,6 +46,13 @@ def test_panels_are_sixteen_outputs_side_by_side():
     assert [filled(count) for count in (1, 16, 17)] == [16, 16, 32]
 
 
+@pytest.mark.parametrize("outputs", [1, 16, 37])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_is_laid_out_as_any_matrix(outputs, dtype):
+    linear = nn.Linear(5, outputs)
+    assert torch.equal(pack_linear(linear, dtype)[0], in_panels(linear.weight.detach().to(dtype)))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("num_rows", range(1, 10))
 @pytest.mark.parametrize("outputs", [5, 16, 48, 100, 144])

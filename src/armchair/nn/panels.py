@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from llvmlite import ir
@@ -29,7 +30,8 @@ from numba.core import cgutils
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from armchair.core.jit import intrinsic, jit
+from armchair.core.jit import intrinsic, jit, piece, share
+from armchair.nn.compiled_functions import stored_in
 
 PANEL = 16
 _BLOCK = 1 << 16  # weights that stay in a processor's second cache while rows go by
@@ -76,7 +78,23 @@ def pack_linear(
         scale = weight.abs().amax(dim=1) / 127
         weight = (weight / scale.clamp(min=1e-30)[:, None]).round()
     factors = F.pad(torch.stack([scale, bias]), (0, -len(bias) % PANEL))
-    return in_panels(weight.to(dtype)), factors
+    panels = weight.new_empty(factors.shape[1] // PANEL, weight.shape[1], PANEL, dtype=dtype)
+    share(_lay_out, weight.contiguous(), len(weight), weight.shape[1], panels)
+    return panels, factors
+
+
+@jit()
+def _lay_out(weight, outputs, inputs, panels, thread, num_threads, _counter):
+    """What `in_panels` does, of one matrix: reads sixteen rows at a time."""
+    count = len(panels) // (inputs * PANEL)
+    for panel in range(count * thread // num_threads, count * (thread + 1) // num_threads):
+        rows = min(PANEL, outputs - panel * PANEL)
+        for k in range(inputs):
+            to = piece(panels, (panel * inputs + k) * PANEL, PANEL)
+            for n in range(rows):
+                to[n] = stored_in(to, weight[(panel * PANEL + n) * inputs + k])
+            for n in range(rows, PANEL):
+                to[n] = stored_in(to, np.float32(0))
 
 
 def _tile_intrinsic(*, transposed: bool) -> Any:

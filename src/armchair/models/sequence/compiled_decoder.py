@@ -14,6 +14,7 @@ A row's logits have the same bits whichever rows stand beside it, whatever the n
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +30,8 @@ from armchair.core.jit import Threads, as_array
 from armchair.models.sequence.compiled_step import GROUP, Layout, Tables, step
 from armchair.models.sequence.text_to_image import TextToImageTransformer
 from armchair.nn.blocks import TransformerBlock
-from armchair.nn.kv_cache import KVCache, Slots
+from armchair.nn.kv_cache import KVCache, slots_of
+from armchair.nn.masks import AttentionPattern
 from armchair.nn.panels import PANEL, filled, in_panels, pack_linear
 
 
@@ -103,7 +105,7 @@ class CompiledDecoder:
                 memory[f"factors {name}"][layer] = factors
         _fill(memory, past, model, cache, rows)
         slots = [layer.slots for layer in cache.layers]
-        tokens, hidden = _seen(slots)
+        tokens, hidden = _seen(model.patterns)
         layers = [
             [past.starts[f"keys {i}"], past.starts[f"values {i}"], filled(layer.count)]
             for i, layer in enumerate(slots)
@@ -233,18 +235,19 @@ def _groups(prompts: Sequence[int]) -> Any:
     return np.array(groups)
 
 
-def _seen(layers: Sequence[Slots]) -> tuple[Any, Any]:
-    """The tokens' table, and the slots that they do not see; see `Tables`."""
+@functools.lru_cache(maxsize=8)
+def _seen(patterns: tuple[AttentionPattern, ...]) -> tuple[Any, Any]:
+    """The tokens' table, and the slots that they do not see; see `Tables`. Never written to."""
     hidden: list[int] = []
-    tables: dict[int, list[list[int]]] = {}
-    for layer in layers:
-        if id(layer) in tables:
+    tables: dict[AttentionPattern, list[list[int]]] = {}
+    for pattern in patterns:
+        if pattern in tables:
             continue
-        rows = tables.setdefault(id(layer), [])
-        for slot, seen in zip(layer.of, layer.read, strict=True):
+        slots, rows = slots_of(pattern, torch.device("cpu")), tables.setdefault(pattern, [])
+        for slot, seen in zip(slots.of, slots.read, strict=True):
             numbers = range(seen.start, seen.stop) if isinstance(seen, slice) else seen.tolist()
             start, stop, before = min(numbers), max(numbers) + 1, len(hidden)
             if stop - start > len(numbers):
                 hidden.extend(sorted(set(range(start, stop)).difference(numbers)))
             rows.append([slot, start, stop, before, len(hidden)])
-    return np.array([tables[id(layer)] for layer in layers]), np.array(hidden, dtype=np.int64)
+    return np.array([tables[pattern] for pattern in patterns]), np.array(hidden, dtype=np.int64)
