@@ -11,6 +11,7 @@ from pathlib import Path
 
 from drawing.masks import draw_layers, draw_model_masks, draw_toy_masks
 from drawing.model import draw_attention, draw_codebook, draw_tokens
+from drawing.speed import draw_speed
 from drawing.style import STYLE
 from drawing.training import draw_merges, draw_relaxation, draw_schedules
 from matplotlib import rc_context
@@ -56,6 +57,7 @@ FIGURES: dict[str, Callable[[], Drawing]] = {
     "masks-toy": draw_toy_masks,
     "masks": draw_model_masks,
     "layers": draw_layers,
+    "speed": draw_speed,
 }
 MODEL_FIGURES: dict[str, Callable[[DALLE1], Drawing]] = {
     "tokens": draw_tokens,

@@ -167,6 +167,15 @@ def test_every_figure_on_a_page_has_its_drawing(drawing: Path) -> None:
     assert named == figures.FIGURES.keys() | figures.MODEL_FIGURES.keys()
 
 
+def test_the_figure_of_the_speed_shows_each_row_of_the_bench(drawing: Path) -> None:
+    speed = importlib.import_module("drawing.speed")
+    figure = speed.draw_speed()
+    ticks = [label.get_text() for axes in figure.axes for label in axes.get_xticklabels()]
+    assert ticks == ["1 picture", "8", "32", "1 picture", "8", "shape A", "shape B", "discrete VAE"]
+    shown = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert shown == set(speed.GROUPS)
+
+
 def test_attention_of_an_untrained_model(drawing: Path) -> None:
     model_figures = importlib.import_module("drawing.model")
     torch.manual_seed(0)
