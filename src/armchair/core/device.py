@@ -81,6 +81,10 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
+COMPILED_DTYPES = (torch.float32, torch.bfloat16)
+"""What compiled loops on a CPU read and write; between, they compute in float32."""
+
+
 def product_dtype(device: torch.device, otherwise: torch.dtype = torch.float32) -> torch.dtype:
     """The dtype of matrix products here: that of autocast, or else another."""
     if torch.is_autocast_enabled(device.type):

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from armchair.core.device import product_dtype
+from armchair.core.device import COMPILED_DTYPES, product_dtype
 from armchair.core.errors import ConfigError
-from armchair.nn.blocked_attention import BLOCKED_DTYPES, blocked_attention
+from armchair.nn.blocked_attention import blocked_attention
 from armchair.nn.kv_cache import Index, LayerCache
 from armchair.nn.masks import AttentionPattern, dense_mask
 
@@ -116,7 +116,7 @@ class JointAttention(nn.Module):
         return F.linear(self._outputs(x), self.projection.weight), self.projection.bias
 
     def _outputs(self, x: Tensor) -> Tensor:
-        in_blocks = x.device.type == "cpu" and product_dtype(x.device, x.dtype) in BLOCKED_DTYPES
+        in_blocks = x.device.type == "cpu" and product_dtype(x.device, x.dtype) in COMPILED_DTYPES
         if isinstance(self.pattern, AttentionPattern) and in_blocks:
             qkv = F.linear(x, self.qkv.weight)
             return blocked_attention(

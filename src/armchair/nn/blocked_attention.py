@@ -23,8 +23,6 @@ from armchair.nn.masks import AttentionPattern, dense_mask, plan_order
 
 _BLOCK = 16  # queries, and places of a panel
 
-BLOCKED_DTYPES = (torch.float32, torch.bfloat16)
-
 
 def blocked_attention(
     qkv: Float[Tensor, "B L D3"],
@@ -37,7 +35,7 @@ def blocked_attention(
 
     Args:
         qkv: Queries, keys, and values, one after the other in the last dimension, on a CPU, in one
-            of `BLOCKED_DTYPES`.
+            of `COMPILED_DTYPES`.
         pattern: What each token sees.
         num_heads: Heads N; D is a multiple of it.
         bias: Added to `qkv`, in float32; None for none.

@@ -36,15 +36,23 @@ _A1, _A2, _A3 = _f(0.254829592), _f(-0.284496736), _f(1.421413741)
 _A4, _A5 = _f(-1.453152027), _f(1.061405429)
 
 
-@intrinsic
-def _power_of_two(_context: Any, exponent: Any) -> Any:
-    """2 to a whole number from -126 to 127: its float32 put together from bits."""
+def _power_intrinsic(whole: Any, number: Any, *, bias: int, digits: int) -> Any:
+    bits = ir.IntType(whole.bitwidth)
 
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        exponent = builder.add(arguments[0], ir.IntType(32)(127))
-        return builder.bitcast(builder.shl(exponent, ir.IntType(32)(23)), ir.FloatType())
+    @intrinsic
+    def power(_: Any, exponent: Any) -> Any:
+        def generate(context: Any, builder: Any, __: Any, arguments: Any) -> Any:
+            exponent = builder.shl(builder.add(arguments[0], bits(bias)), bits(digits))
+            return builder.bitcast(exponent, context.get_value_type(number))
 
-    return types.float32(types.int32), generate
+        return number(whole), generate
+
+    return power
+
+
+# 2 to a whole number, from -126 to 127 or from -1022 to 1023, put together from bits.
+_power_of_two = _power_intrinsic(types.int32, types.float32, bias=127, digits=23)
+_power_of_two_64 = _power_intrinsic(types.int64, types.float64, bias=1023, digits=52)
 
 
 @jit(fastmath={"contract"})
@@ -55,17 +63,6 @@ def exp(x):
     rest = (x - twos * _LN2_HIGH) - twos * _LN2_LOW  # |rest| <= ln(2) / 2
     series = ((((_E6 * rest + _E5) * rest + _E4) * rest + _E3) * rest + _E2) * rest + _ONE
     return (series * rest + _ONE) * _power_of_two(np.int32(twos))
-
-
-@intrinsic
-def _power_of_two_64(_context: Any, exponent: Any) -> Any:
-    """2 to a whole number from -1022 to 1023, in float64."""
-
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        exponent = builder.add(arguments[0], ir.IntType(64)(1023))
-        return builder.bitcast(builder.shl(exponent, ir.IntType(64)(52)), ir.DoubleType())
-
-    return types.float64(types.int64), generate
 
 
 @jit(fastmath={"contract"})
@@ -136,26 +133,15 @@ def stored_in(_context: Any, array: Any, number: Any) -> Any:
 
 
 @intrinsic
-def _twos_in(_context: Any, number: Any) -> Any:
-    """The k of the logarithm, an int32 all along: numba would compute in 64 bits."""
+def _twos_away(_context: Any, number: Any) -> Any:
+    """Minus the k of the logarithm, an int32 all along: numba would compute in 64 bits."""
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         bits = builder.bitcast(arguments[0], ir.IntType(32))
         above = builder.sub(bits, ir.IntType(32)(int(_SQRT_HALF_BITS)))
-        return builder.ashr(above, ir.IntType(32)(23))
+        return builder.neg(builder.ashr(above, ir.IntType(32)(23)))
 
     return types.int32(types.float32), generate
-
-
-@intrinsic
-def _reciprocal_power_of_two(_context: Any, exponent: Any) -> Any:
-    """2 to minus a whole number from -126 to 126."""
-
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        exponent = builder.sub(ir.IntType(32)(127), arguments[0])
-        return builder.bitcast(builder.shl(exponent, ir.IntType(32)(23)), ir.FloatType())
-
-    return types.float32(types.int32), generate
 
 
 @jit(fastmath={"contract"})
@@ -164,8 +150,8 @@ def log(x):
 
     With x = 2^k m and m from sqrt(1/2) to sqrt(2), ln x = k ln 2 + ln m.
     """
-    power = _twos_in(x)
-    twos, rest = _f(power), x * _reciprocal_power_of_two(power) - _ONE
+    away = _twos_away(x)
+    twos, rest = -_f(away), x * _power_of_two(away) - _ONE
     series = (((((_L9 * rest + _L8) * rest + _L7) * rest + _L6) * rest + _L5) * rest + _L4) * rest
     curve = ((series + _L3) * rest - _HALF) * rest * rest + twos * _LN2_LOW
     return twos * _LN2_HIGH + (rest + curve)

@@ -20,6 +20,13 @@ _ZERO, _ONE = _f(0), _f(1)
 
 
 @jit(fastmath={"contract"})
+def _add(x, branch, bias, sums):
+    """A row of the stream, and that of a branch with its bias."""
+    for i in range(len(x)):
+        sums[i] = x[i] + (widened(branch[i]) + bias[i])
+
+
+@jit(fastmath={"contract"})
 def add_norm(
     x, branch, bias, gain, shift, eps, sums, normed, statistics, thread, num_threads, _counter
 ):
@@ -43,10 +50,8 @@ def add_norm(
     for row in range(rows * thread // num_threads, rows * (thread + 1) // num_threads):
         of_row, to = piece(x, row * dim, dim), piece(normed, row * dim, dim)
         if len(branch):
-            before, added = of_row, piece(branch, row * dim, dim)
-            of_row = piece(sums, row * dim, dim)
-            for i in range(dim):
-                of_row[i] = before[i] + (widened(added[i]) + bias[i])
+            before, of_row = of_row, piece(sums, row * dim, dim)
+            _add(before, piece(branch, row * dim, dim), bias, of_row)
         mean, factor = moments(of_row, eps)
         statistics[2 * row], statistics[2 * row + 1] = mean, factor
         for i in range(dim):
@@ -118,9 +123,7 @@ def add_bias(x, branch, bias, sums, thread, num_threads, _counter):
     rows = len(x) // dim
     for row in range(rows * thread // num_threads, rows * (thread + 1) // num_threads):
         of_row, added = piece(x, row * dim, dim), piece(branch, row * dim, dim)
-        to = piece(sums, row * dim, dim)
-        for i in range(dim):
-            to[i] = of_row[i] + (widened(added[i]) + bias[i])
+        _add(of_row, added, bias, piece(sums, row * dim, dim))
 
 
 @jit(fastmath={"contract"})

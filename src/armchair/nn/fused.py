@@ -20,15 +20,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from armchair.core.device import product_dtype
-
-_DTYPES = (torch.float32, torch.bfloat16)
+from armchair.core.device import COMPILED_DTYPES, product_dtype
 
 
 def is_fused(x: Float[Tensor, "*B D"]) -> bool:
     """Whether these are for this stream: on a CPU, with a gradient, in float32."""
     learns = x.device.type == "cpu" and torch.is_grad_enabled()
-    return learns and x.dtype == torch.float32 and product_dtype(x.device) in _DTYPES
+    return learns and x.dtype == torch.float32 and product_dtype(x.device) in COMPILED_DTYPES
 
 
 def add_norm(
