@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -76,6 +77,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=5, help="of each")
     options = parser.parse_args()
+    if not 0 < options.minutes < math.inf:
+        parser.error(f"--minutes: got {options.minutes:g}, expected more than 0")
     if not RIVALS_PYTHON.exists():
         parser.error(f"there is no {RIVALS_PYTHON}: run `make .venv-rivals/installed`")
     found: dict[str, Any] = {}

@@ -290,6 +290,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=TURNS, help="of each, unless it is slow")
     parser.add_argument("--out", default="bench", help="the results' name, for another machine")
     options = parser.parse_args()
+    if options.turns < 1:
+        parser.error(f"--turns: got {options.turns}, expected at least 1")
     if not RIVALS_PYTHON.exists():
         parser.error(f"there is no {RIVALS_PYTHON}: run `make .venv-rivals/installed`")
     dtypes = [torch.float32, *([torch.bfloat16] if has_fast_bf16(CPU) else [])]

@@ -121,6 +121,27 @@ def _fill(numbers, value, thread, num_threads, _counter):
         numbers[i] = value
 
 
+def test_a_library_is_found_in_any_folder():
+    maps = """\
+7f10-7f20 r--p 00000000 08:01 11  /home/a b/torch/lib/libgomp.so.1
+7f20-7f30 r-xp 00010000 08:01 11  /home/a b/torch/lib/libgomp.so.1
+7f30-7f40 r--p 00000000 08:01 12  /usr/lib/libgomp-plugins/libc.so.6
+7f40-7f50 rw-p 00000000 00:00 0
+"""
+    assert jit_module._mapped("libgomp", maps) == ["/home/a b/torch/lib/libgomp.so.1"]
+    assert jit_module._mapped("libomp", maps) == []
+
+
+def test_without_its_functions_there_is_no_team(monkeypatch):
+    found = jit_module._has_openmp.__wrapped__
+    monkeypatch.setattr(jit_module, "_OPENMP", ("no_such_function",))
+    assert not found()
+    monkeypatch.setattr(jit_module, "_mapped", lambda *_: ["/gone/libgomp.so.1 (deleted)"])
+    assert not found()
+    monkeypatch.setattr(jit_module, "_mapped", lambda *_: [])
+    assert not found()
+
+
 @pytest.fixture(params=["OpenMP", "own threads"])
 def _both_teams(request, monkeypatch):
     if request.param == "own threads":

@@ -45,6 +45,7 @@ intrinsic: Any = numba.extending.intrinsic  # called without the first argument 
 _sources_of: dict[Any, set[Path]] = {}  # of each compiled function
 _SPINS = 2000  # before a waiting thread lets others have its processor
 _NOBODY_WAITS = 1 << 62  # more than threads ever count
+_OPENMP = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 _NO_COUNTER = np.zeros(1, np.int64)  # of functions whose threads do not meet
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
@@ -203,17 +204,22 @@ def share(function: Callable[..., None], *arguments: Any) -> None:
 def _has_openmp() -> bool:
     """Make the functions of torch's OpenMP known to compiled code, if it is GNU's."""
     try:
-        mapped = Path("/proc/self/maps").read_text()
-    except OSError:
+        files = _mapped("libgomp", Path("/proc/self/maps").read_text())
+        own = [file for file in files if Path(file).parent.parent == Path(torch.__file__).parent]
+        runtime = ctypes.CDLL((own or files)[0])
+        functions = [getattr(runtime, name) for name in _OPENMP]
+    except (OSError, IndexError, AttributeError):
         return False
-    files = {line.split()[-1] for line in mapped.splitlines() if "libgomp" in line}
-    own = [file for file in files if Path(file).parent.parent == Path(torch.__file__).parent]
-    if not (own or files):
-        return False
-    runtime = ctypes.CDLL((own or sorted(files))[0])
-    for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads"):
-        llvm.add_symbol(name, ctypes.cast(getattr(runtime, name), ctypes.c_void_p).value)
+    for name, function in zip(_OPENMP, functions, strict=True):
+        llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
     return True
+
+
+def _mapped(name: str, maps: str) -> list[str]:
+    """The files of a process's memory whose names begin so; their folders may hold spaces."""
+    lines = (line.split(maxsplit=5) for line in maps.splitlines())
+    files = {words[5] for words in lines if len(words) == 6}
+    return sorted(file for file in files if Path(file).name.startswith(name))
 
 
 @functools.cache
