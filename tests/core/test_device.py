@@ -1,3 +1,6 @@
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -79,3 +82,17 @@ def _keep_denormals() -> Iterator[None]:
 def test_training_flushes_subnormal_numbers() -> None:
     prepare_for_training()
     assert float(torch.tensor([1e-40]) * 1.0) == 0.0
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 alone has the bits")
+def test_threads_that_run_already_flush_subnormal_numbers_too() -> None:
+    program = """if True:
+        import torch
+        from armchair.core.device import prepare_for_training
+        torch.set_num_threads(3)
+        numbers = torch.full((1 << 20,), 1e-38)
+        assert (numbers * 0.1 != 0).all()  # and torch's threads run now
+        prepare_for_training()
+        assert (numbers * 0.1 == 0).all()
+    """
+    subprocess.run([sys.executable, "-c", program], check=True)

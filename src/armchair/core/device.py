@@ -116,6 +116,9 @@ def prepare_for_training() -> None:
     activations then cost more than its arithmetic (docs/experiments.md has both measured).
     """
     torch.set_flush_denormal(True)  # of this thread and those it starts from now on
+    from armchair.core.jit import flush_subnormals  # imports numba
+
+    flush_subnormals()  # and of those that it has started
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -22,6 +22,7 @@ import dis
 import functools
 import inspect
 import logging
+import platform
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -395,3 +396,38 @@ def meet(counter, goal):  # type: ignore[no-untyped-def]
             _pause()
         else:
             _let_others()
+
+
+_FLUSH = 0x8040  # in an x86 thread's control word: subnormal results and operands count as 0
+
+
+@intrinsic
+def _flush_in_this_thread(_: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = cgutils.alloca_once(builder, _I32)
+        place = builder.bitcast(word, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type])
+        read, write = (
+            cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}")
+            for name in ("stmxcsr", "ldmxcsr")
+        )
+        builder.call(read, [place])
+        builder.store(builder.or_(builder.load(word), _I32(_FLUSH)), word)
+        builder.call(write, [place])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@jit()
+def _flush(thread, num_threads, _counter):  # type: ignore[no-untyped-def]
+    _flush_in_this_thread()
+
+
+def flush_subnormals() -> None:
+    """Have torch's threads, those that run already too, take subnormal numbers for 0, on x86.
+
+    `torch.set_flush_denormal` does so for the calling thread, and those that it starts later.
+    """
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        share(_flush)
