@@ -1,11 +1,13 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from armchair.core.errors import ConfigError
+from armchair.nn.amx import has_amx
 from armchair.nn.attention import JointAttention, attend, dense_attention
-from armchair.nn.blocked_attention import block_plan, blocked_attention
+from armchair.nn.blocked_attention import block_plan, blocked_attention, tile_plan
 from armchair.nn.masks import AttentionPattern, dense_mask, plan_order
 
 KINDS = ["full", "row", "column", "convolution"]
@@ -135,6 +137,108 @@ def test_blocked_in_bfloat16_rounds_what_goes_out_and_nothing_else(kind):
     in_bfloat16, in_float32 = run(blocked, qkv, weights), run(blocked, qkv.float(), weights.float())
     for got, expected in zip(in_bfloat16, in_float32, strict=True):
         assert torch.equal(got, expected.bfloat16())
+
+
+needs_amx = pytest.mark.skipif(not has_amx(), reason="this processor has no AMX")
+
+
+@needs_amx
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("text_length", "grid_size"), [(3, 6), (1, 1), (16, 4), (40, 9), (64, 16), (7, 20)]
+)
+@pytest.mark.parametrize("head_dim", [32, 96])
+def test_tiles_are_as_near_as_the_library_in_bfloat16(kind, text_length, grid_size, head_dim):
+    pattern = make_pattern(kind, text_length, grid_size)
+    qkv = torch.randn(2, pattern.length, 3 * 3 * head_dim).bfloat16()
+    weights = torch.randn(2, pattern.length, 3 * head_dim).bfloat16()
+
+    def library(x):
+        q, k, v = x.unflatten(-1, (3, 3, -1)).permute(2, 0, 3, 1, 4)
+        mask = dense_mask(pattern)
+        outputs = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return outputs.transpose(1, 2).flatten(2)
+
+    tiled = run(lambda x: blocked_attention(x, pattern, num_heads=3), qkv, weights)
+    theirs = run(library, qkv, weights)
+    reference = run(lambda x: from_the_definition(x, pattern, 3), qkv.double(), weights)
+    for got, other, expected in zip(tiled, theirs, reference, strict=True):
+        error, others_error = (one - expected for one in (got, other))
+        assert error.abs().max() < 0.01 * expected.abs().max()
+        assert error.square().mean() < 2 * others_error.square().mean()
+
+
+@needs_amx
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiles_have_the_same_bits_whatever_the_threads_and_the_batch(kind):
+    pattern = make_pattern(kind, text_length=5, grid_size=8)
+    qkv = torch.randn(3, pattern.length, 3 * 64).bfloat16()
+    weights = torch.randn(3, pattern.length, 64).bfloat16()
+
+    def tiled(x, w):
+        return run(lambda x: blocked_attention(x, pattern, num_heads=2), x, w)
+
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            found.append(tiled(qkv, weights))
+    finally:
+        torch.set_num_threads(threads)
+    alone = [tiled(*one) for one in zip(qkv.split(1), weights.split(1), strict=True)]
+    found.append(tuple(torch.cat(parts) for parts in zip(*alone, strict=True)))
+    for other in found[1:]:
+        assert torch.equal(found[0][0], other[0])
+        assert torch.equal(found[0][1], other[1])
+
+
+@needs_amx
+def test_tiles_add_a_bias_and_give_its_gradient():
+    pattern = make_pattern("row", text_length=5, grid_size=8)
+    qkv, bias = torch.randn(2, pattern.length, 3 * 64).bfloat16(), torch.randn(3 * 64)
+    weights, found = torch.randn(2, pattern.length, 64), []
+    for attention, dtype in ((blocked_attention, torch.bfloat16), (None, torch.float64)):
+        given = bias.clone().requires_grad_()
+        if attention is None:
+            outputs = from_the_definition(qkv.to(dtype) + given, pattern, 2)
+        else:
+            outputs = attention(qkv, pattern, num_heads=2, bias=given)
+        (outputs * weights).sum().backward()
+        found.append((outputs.detach().double(), given.grad.double()))
+    for got, expected in zip(*found, strict=True):
+        assert (got - expected).abs().max() < 0.01 * expected.abs().max()
+
+
+@needs_amx
+def test_tiles_stay_finite_at_large_scores():
+    pattern = make_pattern("column", text_length=2, grid_size=4)
+    qkv = (100 * torch.randn(1, pattern.length, 3 * 32)).bfloat16()
+    weights = torch.ones(1, pattern.length, 32)
+    tiled = run(lambda x: blocked_attention(x, pattern, num_heads=1), qkv, weights)
+    reference = run(lambda x: from_the_definition(x, pattern, 1), qkv.double(), weights)
+    assert tiled[1].isfinite().all()
+    torch.testing.assert_close(tiled[0].double(), reference[0], atol=1, rtol=0.02)
+
+
+@needs_amx
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("text_length", "grid_size"), [(3, 16), (20, 7)])
+def test_tiles_hold_the_dense_mask(kind, text_length, grid_size):
+    pattern = make_pattern(kind, text_length, grid_size)
+    order, blocks, bits = tile_plan(pattern)
+    found = torch.zeros(len(order), len(order), dtype=torch.bool)
+    for start, text, first, others, begin in blocks:
+        assert text % 32 == first % 32 == others % 32 == 0
+        seen = [*range(text), *range(first, first + others)]
+        for half in range(2):
+            words = bits[begin + half * len(seen) : begin + (half + 1) * len(seen)]
+            sees = (words[None, :] >> np.arange(16)[:, None]) & 1
+            rows = slice(start + half * 16, start + (half + 1) * 16)
+            found[rows, seen] = torch.from_numpy(sees == 1)
+    real, in_order = torch.from_numpy(order) >= 0, plan_order(pattern)
+    assert torch.equal(found[real][:, real], dense_mask(pattern)[in_order][:, in_order])
+    assert not found[:, ~real].any()
+    assert not found[~real].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -1,11 +1,13 @@
-"""Exact masked attention over blocks of sixteen queries: what a CPU trains with.
+"""Exact masked attention over blocks of queries: what a CPU trains with.
 
 The stream's text and its image are each filled up to whole panels of sixteen places; column layers
 first put the image in column order, where a column is a stretch. A block of queries then sees some
 of the text's panels, and one stretch of the image's. The blocks are read off the dense mask: the
 two cannot disagree. Nothing is kept for the backward pass but queries, keys and values.
 
-Under autocast these come in bfloat16, and outputs and gradients go in it; all between is float32.
+Under autocast these come in bfloat16, and outputs and gradients go in it; all between is float32
+(compiled_attention.py). Where a processor multiplies bfloat16 in tiles, and heads fill them,
+weights are rounded too, and a block has 32 queries (amx_attention.py).
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def blocked_attention(
     """
     if bias is None:
         bias = qkv.new_zeros(qkv.shape[2], dtype=torch.float32)
-    return _BlockedAttention.apply(qkv, bias, pattern, num_heads)
+    attention = _TiledAttention if _is_for_tiles(qkv, num_heads) else _BlockedAttention
+    return attention.apply(qkv, bias, pattern, num_heads)
 
 
 class BlockPlan(NamedTuple):
@@ -64,37 +67,90 @@ class BlockPlan(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def block_plan(pattern: AttentionPattern) -> BlockPlan:
-    """Cut the stream into blocks of queries."""
+    """Cut the stream into blocks of sixteen queries."""
+    order, blocks = _cut(pattern, _BLOCK)
+    numbers, masks, begin = [], [], 0
+    for block in blocks:
+        start, count, *places = block.numbers
+        numbers.append([start, count, *places, begin])
+        masks.append(np.where(block.sees, np.float32(0), np.float32(-np.inf)).flatten())
+        begin += block.sees.size
+    return BlockPlan(order, np.array(numbers), np.concatenate(masks))
+
+
+class TilePlan(NamedTuple):
+    """The same for tiles, in blocks of 32 queries and panels of 32 places.
+
+    Attributes:
+        order: See `BlockPlan`.
+        blocks: For each block five numbers; see `amx_attention.attend`.
+        bits: For each half of a block's queries, and place: which of the half may see it.
+    """
+
+    order: np.ndarray
+    blocks: np.ndarray
+    bits: np.ndarray
+
+
+@functools.lru_cache(maxsize=64)
+def tile_plan(pattern: AttentionPattern) -> TilePlan:
+    """Cut the stream into blocks of 32 queries."""
+    order, blocks = _cut(pattern, 2 * _BLOCK)
+    numbers, bits, begin = [], [], 0
+    for block in blocks:
+        start, count, *places = block.numbers
+        numbers.append([start, *places, begin])
+        sees = np.pad(block.sees, ((0, 2 * _BLOCK - count), (0, 0)))
+        for half in np.split(sees, 2):
+            of_places = np.ascontiguousarray(half.T)
+            bits.append(np.packbits(of_places, axis=1, bitorder="little").view(np.uint16)[:, 0])
+            begin += len(bits[-1])
+    return TilePlan(order, np.array(numbers), np.concatenate(bits))
+
+
+class _Block(NamedTuple):
+    numbers: tuple[int, ...]  # see `BlockPlan`, all but the last
+    sees: np.ndarray  # queries, places
+
+
+def _cut(pattern: AttentionPattern, size: int) -> tuple[np.ndarray, list[_Block]]:
+    """The order of places, and blocks of `size` queries that see whole panels of as many places."""
     text = pattern.text_length
     tokens = plan_order(pattern).numpy()
-    order = np.concatenate([_filled(tokens[:text]), _filled(tokens[text:])])
+    order = np.concatenate([_filled(tokens[:text], size), _filled(tokens[text:], size)])
     sees = np.zeros((len(order), len(order)), dtype=bool)
     real = order >= 0
     sees[np.ix_(real, real)] = dense_mask(pattern).numpy()[np.ix_(order[real], order[real])]
-    of_text = -(-text // _BLOCK) * _BLOCK
-    blocks, masks, begin = [], [], 0
-    for start in range(0, len(order), _BLOCK):
-        count = int(real[start : start + _BLOCK].sum())
+    of_text = -(-text // size) * size
+    blocks = []
+    for start in range(0, len(order), size):
+        count = int(real[start : start + size].sum())
         rows = sees[start : start + count]
         seen = np.flatnonzero(rows.any(axis=0))
         first, stop = seen[seen >= of_text][[0, -1]] if seen[-1] >= of_text else (of_text, 0)
-        first = first // _BLOCK * _BLOCK
-        others = max(0, -(-(stop + 1) // _BLOCK) * _BLOCK - first)
-        in_text = -(-(seen[seen < of_text][-1] + 1) // _BLOCK) * _BLOCK
-        blocks.append([start, count, in_text, first, others, begin])
+        first = first // size * size
+        others = max(0, -(-(stop + 1) // size) * size - first)
+        in_text = -(-(seen[seen < of_text][-1] + 1) // size) * size
         mask = np.concatenate([rows[:, :in_text], rows[:, first : first + others]], axis=1)
-        masks.append(np.where(mask, np.float32(0), np.float32(-np.inf)).flatten())
-        begin += mask.size
-    return BlockPlan(order, np.array(blocks), np.concatenate(masks))
+        blocks.append(_Block((start, count, in_text, first, others), mask))
+    return order, blocks
 
 
-def _filled(tokens: np.ndarray) -> np.ndarray:
-    return np.pad(tokens, (0, -len(tokens) % _BLOCK), constant_values=-1)
+def _filled(tokens: np.ndarray, size: int) -> np.ndarray:
+    return np.pad(tokens, (0, -len(tokens) % size), constant_values=-1)
 
 
-def _memory(size: int) -> Tensor:
-    """So many float32 for each thread."""
-    return torch.empty(torch.get_num_threads() * size, dtype=torch.float32, device="cpu")
+def _memory(size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """So many numbers for each thread."""
+    return torch.empty(torch.get_num_threads() * size, dtype=dtype, device="cpu")
+
+
+def _is_for_tiles(qkv: Tensor, num_heads: int) -> bool:
+    if qkv.dtype != torch.bfloat16:
+        return False
+    from armchair.nn.amx import BLOCK, has_amx  # imports numba
+
+    return has_amx() and qkv.shape[-1] % (3 * num_heads * BLOCK) == 0
 
 
 class _BlockedAttention(torch.autograd.Function):
@@ -129,5 +185,51 @@ class _BlockedAttention(torch.autograd.Function):
         memory = _memory(ctx.layout.backward_size)
         d_qkv, d_bias = torch.empty_like(qkv), bias.new_zeros(len(qkv), len(bias)).float()
         rest = (ctx.layout, ctx.factor, memory, gradient.contiguous(), d_qkv, d_bias)
+        share(attend_backward, qkv, bias.float(), *ctx.plan, *rest)
+        return d_qkv, d_bias.sum(0).to(bias), None, None
+
+
+class _TiledAttention(torch.autograd.Function):
+    """The same in tiles, where a processor has them; see amx_attention.py."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, bias: Tensor, pattern: AttentionPattern, num_heads: int
+    ) -> Tensor:
+        from armchair.core.jit import share
+        from armchair.nn.amx_attention import attend, layout_of
+
+        qkv = qkv.contiguous()
+        batch, length, dim = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+        plan = tile_plan(pattern)
+        layout = layout_of(batch, length, num_heads, dim // num_heads, len(plan.order))
+        factor = np.float32((dim // num_heads) ** -0.5)
+        memory = (
+            _memory(layout.halves_forward, torch.bfloat16),
+            _memory(layout.floats_forward),
+        )
+        outputs = qkv.new_empty(batch, length, dim)
+        moments = bias.new_empty(batch * num_heads, len(plan.order) * 2, dtype=torch.float32)
+        share(attend, qkv, bias.float(), *plan, layout, factor, *memory, outputs, moments)
+        ctx.save_for_backward(qkv, bias, moments)
+        ctx.plan, ctx.layout, ctx.factor = plan, layout, factor
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor, Tensor, None, None]:
+        from armchair.core.jit import share
+        from armchair.nn.amx_attention import attend_backward
+
+        qkv, bias, moments = ctx.saved_tensors
+        layout = ctx.layout
+        memory = (
+            _memory(layout.halves_backward, torch.bfloat16),
+            _memory(layout.floats_backward),
+        )
+        d_qkv, d_bias = torch.empty_like(qkv), bias.new_empty(len(qkv), len(bias)).float()
+        rest = (layout, ctx.factor, *memory, moments, gradient.contiguous(), d_qkv, d_bias)
         share(attend_backward, qkv, bias.float(), *ctx.plan, *rest)
         return d_qkv, d_bias.sum(0).to(bias), None, None

@@ -16,6 +16,7 @@ from numba import types
 from numba.core import cgutils
 
 from armchair.core.jit import intrinsic, jit
+from armchair.core.vectors import narrowed, rounded, scaled, spread
 
 _f = np.float32
 _SMALLEST, _LARGEST = _f(-87.0), _f(88.0)
@@ -23,6 +24,9 @@ _NEGLIGIBLE = _f(-74.0)
 _LOG2_E = _f(1.44269504)
 _LN2_HIGH, _LN2_LOW = _f(0.693359375), _f(-2.12194440e-4)  # a sum: the first has few digits
 _E6, _E5, _E4, _E3, _E2 = _f(1 / 720), _f(1 / 120), _f(1 / 24), _f(1 / 6), _f(0.5)
+# 2 to the x for x from -1/2 to 1/2, fitted so that it is within 1e-7 of itself
+_P0, _P1, _P2 = _f(1.00000007), _f(0.693146967), _f(0.240221197)
+_P3, _P4, _P5 = _f(0.0555071327), _f(0.00967554133), _f(0.00132764716)
 _ZERO, _ONE, _HALF = _f(0), _f(1), _f(0.5)
 # (ln(1 + x) - x + x²/2) / x³, fitted so that ln(1 + x) is within 3.2e-8 of itself
 _L3, _L4, _L5, _L6 = _f(0.3333391), _f(-0.25001338), _f(0.19963062), _f(-0.16577587)
@@ -63,6 +67,18 @@ def exp(x):
     rest = (x - twos * _LN2_HIGH) - twos * _LN2_LOW  # |rest| <= ln(2) / 2
     series = ((((_E6 * rest + _E5) * rest + _E4) * rest + _E3) * rest + _E2) * rest + _ONE
     return (series * rest + _ONE) * _power_of_two(np.int32(twos))
+
+
+@jit()
+def exp2_of(x):
+    """2 to each of sixteen numbers, within 3e-7 of itself; `scaled` says how small they may be."""
+    twos = rounded(x)
+    rest = x - twos  # from -1/2 to 1/2
+    series = spread(_P5) * rest + spread(_P4)
+    series = series * rest + spread(_P3)
+    series = series * rest + spread(_P2)
+    series = series * rest + spread(_P1)
+    return scaled(series * rest + spread(_P0), twos)
 
 
 @jit(fastmath={"contract"})
@@ -116,18 +132,13 @@ def stored_in(_context: Any, array: Any, number: Any) -> Any:
     Of two as near the even one; infinity stays, and what is not a number is none afterwards. In an
     array of int8 it is cut off.
     """
-    i32 = ir.IntType(32)
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         if array.dtype == types.float32:
             return arguments[1]
         if array.dtype == types.int8:
             return builder.fptosi(arguments[1], ir.IntType(8))
-        bits = builder.bitcast(arguments[1], i32)
-        odd = builder.and_(builder.lshr(bits, i32(16)), i32(1))
-        nearest = builder.lshr(builder.add(bits, builder.add(odd, i32(0x7FFF))), i32(16))
-        is_none = builder.fcmp_unordered("uno", arguments[1], arguments[1])
-        return builder.trunc(builder.select(is_none, i32(0x7FC0), nearest), ir.IntType(16))
+        return narrowed(builder, arguments[1])
 
     return array.dtype(array, types.float32), generate
 

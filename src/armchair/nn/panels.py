@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from armchair.core.jit import intrinsic, jit, piece, share
+from armchair.core.vectors import processor_has
 from armchair.nn.compiled_functions import stored_in
 
 PANEL = 16
@@ -39,7 +39,7 @@ _BLOCK = 1 << 16  # weights that stay in a processor's second cache while rows g
 _FLOAT, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, PANEL), ir.VectorType(_I32, PANEL)
 # Rows, and panels at once: as many sums as hide how long one takes, and as registers can hold.
-_WIDEST = {4: 4, 2: 4, 1: 8} if get_host_cpu_features().get("avx512f") else {4: 1, 2: 2, 1: 4}
+_WIDEST = {4: 4, 2: 4, 1: 8} if processor_has("avx512f") else {4: 1, 2: 2, 1: 4}
 _OF_FOUR, _OF_TWO, _OF_ONE = _WIDEST[4], _WIDEST[2], _WIDEST[1]
 _TILES = [
     (rows, panels) for rows, most in _WIDEST.items() for panels in (8, 4, 2, 1) if panels <= most
