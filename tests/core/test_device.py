@@ -2,6 +2,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,3 +97,25 @@ def test_threads_that_run_already_flush_subnormal_numbers_too() -> None:
         assert (numbers * 0.1 == 0).all()
     """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="there are none"
+)
+def test_training_asks_for_huge_pages() -> None:
+    code = """
+import torch
+from armchair.core.device import prepare_for_training
+prepare_for_training()
+numbers, is_within = torch.zeros(1 << 22), False
+middle = numbers.data_ptr() + 2 * numbers.numel()
+for line in open("/proc/self/smaps"):
+    words = line.split()
+    if "-" in words[0] and ":" not in words[0]:
+        start, end = (int(part, 16) for part in words[0].split("-"))
+        is_within = start <= middle < end
+    elif words[0] == "VmFlags:" and is_within:
+        print("hg" in words)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "True\n"

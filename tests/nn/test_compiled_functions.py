@@ -3,10 +3,14 @@ import torch
 from torch.nn import functional as F
 
 from armchair.core.jit import jit
+from armchair.core.vectors import LANES, load, store
 from armchair.nn.compiled_functions import (
     exp,
+    exp2_of,
     exp_64,
     gelu,
+    gelu_and_slope_of,
+    gelu_of,
     layer_norm,
     log,
     reciprocal,
@@ -146,3 +150,40 @@ def test_float32_stays_as_it_is():
     widen(found.numpy(), again.numpy())
     assert torch.equal(found, x)
     assert torch.equal(again, x)
+
+
+@jit()
+def each_gelu_and_slope(x, values, slopes):
+    for at in range(0, len(x), LANES):
+        _, slope = gelu_and_slope_of(load(x, at))
+        store(slopes, at, slope)
+        store(values, at, gelu_of(load(x, at)))
+
+
+def test_gelu_of_vectors_and_its_slope_are_right_to_the_last_digits():
+    x = torch.cat([torch.linspace(-9, 9, 1_000_000), torch.tensor([-1e9, -torch.inf] * 8)])
+    values, slopes = torch.empty_like(x), torch.empty_like(x)
+    each_gelu_and_slope(x.numpy(), values.numpy(), slopes.numpy())
+    exact = x.double().requires_grad_()
+    expected = F.gelu(exact)
+    expected[:-16].sum().backward()
+    torch.testing.assert_close(values[:-16].double(), expected[:-16].detach(), atol=7e-7, rtol=0)
+    torch.testing.assert_close(slopes[:-16].double(), exact.grad[:-16], atol=7e-7, rtol=0)
+    assert (values[-16::2].abs() < 1e-20).all()
+    x = torch.full((LANES,), torch.nan)
+    each_gelu_and_slope(x.numpy(), x.numpy(), slopes[:LANES].numpy())
+    assert x.isnan().all()
+    assert slopes[:LANES].isnan().all()
+
+
+@jit()
+def each_exp2(x):
+    for at in range(0, len(x), LANES):
+        store(x, at, exp2_of(load(x, at)))
+
+
+def test_powers_of_two_of_vectors_are_right_to_the_last_digits():
+    x = torch.linspace(-125, 126, 100_000)
+    found = x.clone()
+    each_exp2(found.numpy())
+    torch.testing.assert_close(found, x.double().exp2().float(), atol=0, rtol=3e-7)

@@ -325,6 +325,31 @@ def _unary(name: str, doc: str) -> Any:
     return apply
 
 
+@intrinsic
+def smaller(_: Any, x: Any, y: Any) -> Any:
+    """The smaller of each two; y where x is not a number."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", *arguments), *arguments)
+
+    return FLOATS(x, y), generate
+
+
+@intrinsic
+def rough_reciprocal(_: Any, x: Any) -> Any:
+    """1 / x: with AVX512 within 2^-14 of itself, otherwise exactly."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if not processor_has("avx512f"):
+            return builder.fdiv(_FLOATS([1.0] * LANES), arguments[0])
+        words = [arguments[0], _FLOATS(ir.Undefined), _I16(-1)]  # all lanes
+        kind = ir.FunctionType(_FLOATS, [word.type for word in words])
+        name = "llvm.x86.avx512.rcp14.ps.512"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), words)
+
+    return FLOATS(x), generate
+
+
 rounded = _unary("roundeven", "The nearest whole number of each, of two as near the even one.")
 
 

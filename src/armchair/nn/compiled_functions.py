@@ -16,7 +16,15 @@ from numba import types
 from numba.core import cgutils
 
 from armchair.core.jit import intrinsic, jit
-from armchair.core.vectors import narrowed, rounded, scaled, spread
+from armchair.core.vectors import (
+    larger,
+    narrowed,
+    rough_reciprocal,
+    rounded,
+    scaled,
+    smaller,
+    spread,
+)
 
 _f = np.float32
 _SMALLEST, _LARGEST = _f(-87.0), _f(88.0)
@@ -27,6 +35,15 @@ _E6, _E5, _E4, _E3, _E2 = _f(1 / 720), _f(1 / 120), _f(1 / 24), _f(1 / 6), _f(0.
 # 2 to the x for x from -1/2 to 1/2, fitted so that it is within 1e-7 of itself
 _P0, _P1, _P2 = _f(1.00000007), _f(0.693146967), _f(0.240221197)
 _P3, _P4, _P5 = _f(0.0555071327), _f(0.00967554133), _f(0.00132764716)
+# Φ(x) is 1 / (1 + 2^(-x p(x²))) with this p, fitted so that GELU is within 1e-7 of itself; and the
+# coefficients of ln 2 (x p(x²))'
+_G0, _G1, _G2 = _f(2.30220735), _f(0.104838194), _f(-9.52950192e-05)
+_G3, _G4 = _f(-0.000159485252), _f(1.14667403e-05)
+_G5, _G6 = _f(-3.86016466e-07), _f(5.2338822e-09)
+_D0, _D1, _D2 = _f(1.59576854), _f(0.218004895), _f(-0.000330267369)
+_D3, _D4 = _f(-0.000773827268), _f(7.15332482e-05)
+_D5, _D6 = _f(-2.94322847e-06), _f(4.7162059e-08)
+_FAR, _TWO = _f(7), _f(2)
 _ZERO, _ONE, _HALF = _f(0), _f(1), _f(0.5)
 # (ln(1 + x) - x + x²/2) / x³, fitted so that ln(1 + x) is within 3.2e-8 of itself
 _L3, _L4, _L5, _L6 = _f(0.3333391), _f(-0.25001338), _f(0.19963062), _f(-0.16577587)
@@ -79,6 +96,53 @@ def exp2_of(x):
     series = series * rest + spread(_P2)
     series = series * rest + spread(_P1)
     return scaled(series * rest + spread(_P0), twos)
+
+
+@jit()
+def _power(x):
+    """2 to the -x p(x²), of which Φ(x) is 1 over 1 more."""
+    u = x * x
+    series = spread(_G6) * u + spread(_G5)
+    series = series * u + spread(_G4)
+    series = series * u + spread(_G3)
+    series = series * u + spread(_G2)
+    series = series * u + spread(_G1)
+    return exp2_of((series * u + spread(_G0)) * (spread(_ZERO) - x))
+
+
+@jit()
+def _reciprocal_of(x):
+    """1 / x, by one step of Newton's method."""
+    y = rough_reciprocal(x)
+    return y * (spread(_TWO) - x * y)
+
+
+@jit()
+def _within(x):
+    """Outside of this, GELU is 0 or x in float32. What is not a number stays none."""
+    return larger(spread(-_FAR), smaller(spread(_FAR), x))
+
+
+@jit()
+def gelu_of(x):
+    """GELU of sixteen numbers, within 2e-7 of itself; the same as `gelu`, and sooner."""
+    return x * _reciprocal_of(spread(_ONE) + _power(_within(x)))
+
+
+@jit()
+def gelu_and_slope_of(x):
+    """GELU of sixteen numbers, and the derivative."""
+    near = _within(x)
+    power = _power(near)
+    share = _reciprocal_of(spread(_ONE) + power)  # Φ(x); 1 - Φ(x) is it times the power
+    u = near * near
+    series = spread(_D6) * u + spread(_D5)
+    series = series * u + spread(_D4)
+    series = series * u + spread(_D3)
+    series = series * u + spread(_D2)
+    series = series * u + spread(_D1)
+    series = series * u + spread(_D0)
+    return x * share, share + near * (power * share * share) * series
 
 
 @jit(fastmath={"contract"})

@@ -11,7 +11,16 @@ from __future__ import annotations
 import numpy as np
 
 from armchair.core.jit import jit, piece
-from armchair.nn.compiled_functions import gelu, gelu_slope, moments, stored_in, widened
+from armchair.core.vectors import LANES, load, store
+from armchair.nn.compiled_functions import (
+    gelu,
+    gelu_and_slope_of,
+    gelu_of,
+    gelu_slope,
+    moments,
+    stored_in,
+    widened,
+)
 
 RUN = 32  # rows
 
@@ -141,22 +150,24 @@ def add_bias_backward(d_sums, dim, d_branch, totals, thread, num_threads, _count
                 d_bias[i] += given[i]
 
 
-@jit(fastmath={"contract"})
+@jit()
 def bias_gelu(x, bias, activated, thread, num_threads, _counter):
     """GELU of rows, R D, and a bias; float32, or bfloat16 as uint16."""
     dim = len(bias)
-    rows = len(x) // dim
+    rows, whole = len(x) // dim, dim - dim % LANES
     for row in range(rows * thread // num_threads, rows * (thread + 1) // num_threads):
         of_row, to = piece(x, row * dim, dim), piece(activated, row * dim, dim)
-        for i in range(dim):
+        for i in range(0, whole, LANES):
+            store(to, i, gelu_of(load(of_row, i) + load(bias, i)))
+        for i in range(whole, dim):
             to[i] = stored_in(to, gelu(widened(of_row[i]) + bias[i]))
 
 
-@jit(fastmath={"contract"})
+@jit()
 def bias_gelu_backward(x, bias, d_activated, d_x, totals, thread, num_threads, _counter):
     """Its gradients: R D, and of the bias, runs D."""
     dim = len(bias)
-    rows = len(x) // dim
+    rows, whole = len(x) // dim, dim - dim % LANES
     runs = (rows + RUN - 1) // RUN
     for run in range(runs * thread // num_threads, runs * (thread + 1) // num_threads):
         d_bias = piece(totals, run * dim, dim)
@@ -164,7 +175,11 @@ def bias_gelu_backward(x, bias, d_activated, d_x, totals, thread, num_threads, _
         for row in range(run * RUN, min(rows, (run + 1) * RUN)):
             of_row, given = piece(x, row * dim, dim), piece(d_activated, row * dim, dim)
             to = piece(d_x, row * dim, dim)
-            for i in range(dim):
+            for i in range(0, whole, LANES):
+                slopes = gelu_and_slope_of(load(of_row, i) + load(bias, i))[1] * load(given, i)
+                store(to, i, slopes)
+                store(d_bias, i, load(d_bias, i) + slopes)
+            for i in range(whole, dim):
                 slope = widened(given[i]) * gelu_slope(widened(of_row[i]) + bias[i])
                 to[i] = stored_in(to, slope)
                 d_bias[i] += slope
