@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from armchair.nn import linear_cross_entropy as module
+from armchair.nn.amx import has_amx
 from armchair.nn.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
 
 
@@ -62,6 +63,25 @@ def test_autocast_rounds_nothing():
     with torch.autocast("cpu", torch.bfloat16):
         found = loss_and_gradients(linear_cross_entropy, x, head, targets, weights)
     assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.skipif(not has_amx(), reason="this processor has no AMX")
+@pytest.mark.parametrize(
+    ("rows", "classes"), [(1, 1), (31, 5), (33, 100), (512, 32), (700, 33), (1056, 300)]
+)
+def test_in_tiles_the_loss_is_float32_and_gradients_are_rounded_once(rows, classes):
+    x, head, targets, weights = make(rows, classes, dim=64)
+    exact = loss_and_gradients(linear_cross_entropy_reference, x, head, targets, weights, -0.7)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = linear_cross_entropy(x, head, targets, weights)
+        assert "Tiled" in type(loss.grad_fn).__name__
+        found = loss_and_gradients(linear_cross_entropy, x, head, targets, weights, -0.7)
+    torch.testing.assert_close(found[0], exact[0], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(found[3], exact[3], atol=1e-4, rtol=1e-4)  # of the bias: not rounded
+    for got, right in zip(found[1:3], exact[1:3], strict=True):
+        assert got.shape == right.shape
+        assert (got - right).abs().max() <= 0.01 * right.abs().max()
+        assert (got - right).norm() <= 2**-8 * right.norm()
 
 
 def test_large_logits_stay_finite_and_what_is_no_number_is_none():

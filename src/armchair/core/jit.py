@@ -201,6 +201,11 @@ def share(function: Callable[..., None], *arguments: Any) -> None:
         _torchs_threads(count).run(function, *flat)
 
 
+def room(size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Memory for so many numbers of each thread of `share`, one thread's after the other's."""
+    return torch.empty(torch.get_num_threads() * size, dtype=dtype, device="cpu")
+
+
 @functools.cache
 def _has_openmp() -> bool:
     """Make the functions of torch's OpenMP known to compiled code, if it is GNU's."""

@@ -200,6 +200,17 @@ def paired(_: Any, lower: Any, upper: Any) -> Any:
 
 
 @intrinsic
+def as_bfloat16(_: Any, numbers: Any) -> Any:
+    """The nearest bfloat16 of each, as a float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        halves = builder.zext(narrowed(builder, arguments[0]), _WORDS)
+        return builder.bitcast(builder.shl(halves, _WORDS([16] * LANES)), _FLOATS)
+
+    return FLOATS(numbers), generate
+
+
+@intrinsic
 def spread(_: Any, number: Any) -> Any:
     """A float32, sixteen times."""
 

@@ -391,13 +391,14 @@ def _store_rows(sums, start, layout, order, target, begin, distance, d_bias, of_
     """Copy a head's rows to their tokens, and add them up."""
     dim = layout.head_dim
     for i in range(0, dim, LANES):
-        total = spread(_ZERO)
-        for place in range(layout.places):
-            if order[place] >= 0:
+        store(d_bias, of_bias + i, spread(_ZERO))
+    for place in range(layout.places):
+        if order[place] >= 0:
+            to = begin + order[place] * distance
+            for i in range(0, dim, LANES):
                 row = load(sums, start + place * dim + i)
-                total = total + row
-                store(target, begin + order[place] * distance + i, row)
-        store(d_bias, of_bias + i, total)
+                store(target, to + i, row)
+                store(d_bias, of_bias + i, load(d_bias, of_bias + i) + row)
 
 
 @jit()

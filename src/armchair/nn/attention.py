@@ -20,6 +20,7 @@ from armchair.core.device import COMPILED_DTYPES, product_dtype
 from armchair.core.errors import ConfigError
 from armchair.nn.blocked_attention import blocked_attention
 from armchair.nn.kv_cache import Index, LayerCache
+from armchair.nn.linear import product
 from armchair.nn.masks import AttentionPattern, dense_mask
 
 Visible = AttentionPattern | Literal["causal", "all"]
@@ -113,12 +114,12 @@ class JointAttention(nn.Module):
         self, x: Float[Tensor, "B L D"]
     ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, " D"]]:
         """The same for `fused` functions: what it gives, less the last bias, and that."""
-        return F.linear(self._outputs(x), self.projection.weight), self.projection.bias
+        return product(self._outputs(x), self.projection.weight), self.projection.bias
 
     def _outputs(self, x: Tensor) -> Tensor:
         in_blocks = x.device.type == "cpu" and product_dtype(x.device, x.dtype) in COMPILED_DTYPES
         if isinstance(self.pattern, AttentionPattern) and in_blocks:
-            qkv = F.linear(x, self.qkv.weight)
+            qkv = product(x, self.qkv.weight)
             return blocked_attention(
                 qkv, self.pattern, num_heads=self.num_heads, bias=self.qkv.bias
             )

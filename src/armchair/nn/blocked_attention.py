@@ -140,11 +140,6 @@ def _filled(tokens: np.ndarray, size: int) -> np.ndarray:
     return np.pad(tokens, (0, -len(tokens) % size), constant_values=-1)
 
 
-def _memory(size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """So many numbers for each thread."""
-    return torch.empty(torch.get_num_threads() * size, dtype=dtype, device="cpu")
-
-
 def _is_for_tiles(qkv: Tensor, num_heads: int) -> bool:
     if qkv.dtype != torch.bfloat16:
         return False
@@ -158,7 +153,7 @@ class _BlockedAttention(torch.autograd.Function):
     def forward(
         ctx: Any, qkv: Tensor, bias: Tensor, pattern: AttentionPattern, num_heads: int
     ) -> Tensor:
-        from armchair.core.jit import share  # imports numba
+        from armchair.core.jit import room, share  # imports numba
         from armchair.nn.compiled_attention import attend, layout_of
 
         qkv = qkv.contiguous()
@@ -166,7 +161,7 @@ class _BlockedAttention(torch.autograd.Function):
         plan = block_plan(pattern)
         layout = layout_of(batch, length, num_heads, dim // num_heads, len(plan.order))
         factor = np.float32((dim // num_heads) ** -0.5)
-        memory = _memory(layout.forward_size)
+        memory = room(layout.forward_size)
         outputs = qkv.new_empty(batch, length, dim)
         share(attend, qkv, bias.float(), *plan, layout, factor, memory, outputs)
         ctx.save_for_backward(qkv, bias)
@@ -178,11 +173,11 @@ class _BlockedAttention(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor, Tensor, None, None]:
-        from armchair.core.jit import share
+        from armchair.core.jit import room, share
         from armchair.nn.compiled_attention import attend_backward
 
         qkv, bias = ctx.saved_tensors
-        memory = _memory(ctx.layout.backward_size)
+        memory = room(ctx.layout.backward_size)
         d_qkv, d_bias = torch.empty_like(qkv), bias.new_zeros(len(qkv), len(bias)).float()
         rest = (ctx.layout, ctx.factor, memory, gradient.contiguous(), d_qkv, d_bias)
         share(attend_backward, qkv, bias.float(), *ctx.plan, *rest)
@@ -196,7 +191,7 @@ class _TiledAttention(torch.autograd.Function):
     def forward(
         ctx: Any, qkv: Tensor, bias: Tensor, pattern: AttentionPattern, num_heads: int
     ) -> Tensor:
-        from armchair.core.jit import share
+        from armchair.core.jit import room, share
         from armchair.nn.amx_attention import attend, layout_of
 
         qkv = qkv.contiguous()
@@ -204,10 +199,7 @@ class _TiledAttention(torch.autograd.Function):
         plan = tile_plan(pattern)
         layout = layout_of(batch, length, num_heads, dim // num_heads, len(plan.order))
         factor = np.float32((dim // num_heads) ** -0.5)
-        memory = (
-            _memory(layout.halves_forward, torch.bfloat16),
-            _memory(layout.floats_forward),
-        )
+        memory = room(layout.halves_forward, torch.bfloat16), room(layout.floats_forward)
         outputs = qkv.new_empty(batch, length, dim)
         moments = bias.new_empty(batch * num_heads, len(plan.order) * 2, dtype=torch.float32)
         share(attend, qkv, bias.float(), *plan, layout, factor, *memory, outputs, moments)
@@ -220,15 +212,12 @@ class _TiledAttention(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor, Tensor, None, None]:
-        from armchair.core.jit import share
+        from armchair.core.jit import room, share
         from armchair.nn.amx_attention import attend_backward
 
         qkv, bias, moments = ctx.saved_tensors
         layout = ctx.layout
-        memory = (
-            _memory(layout.halves_backward, torch.bfloat16),
-            _memory(layout.floats_backward),
-        )
+        memory = room(layout.halves_backward, torch.bfloat16), room(layout.floats_backward)
         d_qkv, d_bias = torch.empty_like(qkv), bias.new_empty(len(qkv), len(bias)).float()
         rest = (layout, ctx.factor, *memory, moments, gradient.contiguous(), d_qkv, d_bias)
         share(attend_backward, qkv, bias.float(), *ctx.plan, *rest)

@@ -11,11 +11,11 @@ from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from armchair.nn.attention import JointAttention, Visible
 from armchair.nn.fused import add_bias, add_norm, bias_gelu, is_fused
 from armchair.nn.kv_cache import Index, LayerCache
+from armchair.nn.linear import product
 
 Activation = Literal["gelu", "quick_gelu"]
 
@@ -97,10 +97,10 @@ class MLP(nn.Module):
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, " D"]]:
         """The same for `fused` functions: what it gives, less the last bias, and that."""
         if isinstance(self.activation, nn.GELU):
-            activated = bias_gelu(F.linear(x, self.hidden.weight), self.hidden.bias)
+            activated = bias_gelu(product(x, self.hidden.weight), self.hidden.bias)
         else:
             activated = self.activation(self.hidden(x))
-        return F.linear(activated, self.projection.weight), self.projection.bias
+        return product(activated, self.projection.weight), self.projection.bias
 
 
 class QuickGELU(nn.Module):

@@ -1,4 +1,4 @@
-"""The loop of `linear_cross_entropy.py`, for a CPU: loss and gradient of rows, in place."""
+"""The loop of `linear_cross_entropy.py`, for a CPU: loss and gradient of rows."""
 
 # pyright: reportUnknownParameterType=false, reportMissingParameterType=false
 
@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from armchair.core.jit import jit, piece
-from armchair.nn.compiled_functions import exp_sum, log
+from armchair.nn.compiled_functions import exp_sum, log, stored_in
 
 RUN = 32  # rows whose gradients of the bias are summed together, whatever the threads
 
@@ -15,15 +15,19 @@ _f = np.float32
 
 
 @jit()
-def cross_entropy(logits, bias, targets, weights, nats, totals, thread, num_threads, _counter):
+def cross_entropy(
+    logits, bias, targets, weights, nats, gradient, totals, thread, num_threads, _counter
+):
     """Nats of rows, and weights times their gradient with regard to the logits.
 
     Args:
-        logits: Flat: R V, without the bias; becomes their gradient.
+        logits: Flat: R V, without the bias; used up.
         bias: V.
         targets: R, int64.
         weights: R.
         nats: R, written to.
+        gradient: Flat, written to: R V; float32, perhaps the logits themselves, or bfloat16 as
+            uint16.
         totals: Flat, written to: runs V, the sums of gradients over runs of rows.
         thread: Of this call.
         num_threads: How many share the rows.
@@ -40,9 +44,11 @@ def cross_entropy(logits, bias, targets, weights, nats, totals, thread, num_thre
             of_target = x[target]
             highest, total = exp_sum(x, _f(1))
             nats[row] = log(total) + (highest - of_target)
-            scale = weight / total
+            scale, to = weight / total, piece(gradient, row * size, size)
+            true = x[target] * scale - weight
             for i in range(size):
-                x[i] *= scale
-                d_bias[i] += x[i]
-            x[target] -= weight
+                given = x[i] * scale
+                d_bias[i] += given
+                to[i] = stored_in(to, given)
             d_bias[target] -= weight
+            to[target] = stored_in(to, true)
