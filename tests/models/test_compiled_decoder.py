@@ -90,9 +90,10 @@ def test_any_shape_decodes(changes):
     torch.testing.assert_close(compiled(model, cache, codes), expected, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.parametrize("dim", [24, 96])  # the second fills tiles, where there are any
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
-def test_fewer_bits_change_linear_layers_keys_and_values_and_nothing_else(dtype):
-    model = make_model()
+def test_fewer_bits_change_linear_layers_keys_and_values_and_nothing_else(dtype, dim):
+    model = make_model(dim=dim)
     cache, codes = run_prompts(model)
     found = compiled(model, cache, codes, weight_dtype=dtype)
     exact = compiled(model, cache, codes)
@@ -127,6 +128,17 @@ def test_a_row_has_the_same_bits_in_any_batch_and_with_any_threads(attention):
             assert torch.equal(found, together[:, list(rows)])
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_a_row_has_the_same_bits_in_batches_of_all_sizes(dtype):
+    model = make_model(dim=96)
+    cache, codes = run_prompts(model)
+    together = compiled(model, cache, codes, weight_dtype=dtype)
+    for count in (1, 8, 9, 16, 17, 40):
+        rows = [row % len(ROWS) for row in range(count)]
+        found = compiled(model, cache, codes, rows=rows, weight_dtype=dtype)
+        assert torch.equal(found, together[:, rows])
 
 
 def test_neither_the_model_nor_the_prompts_are_written_to():

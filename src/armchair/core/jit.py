@@ -305,33 +305,41 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
     return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
 
 
-@intrinsic
-def piece(_: Any, array: Any, start: Any, size: Any) -> Any:
-    """A part of a flat array, as `array[start : start + size]` is, at no cost.
+def _part_of(kind: Any) -> Any:
+    """A function that gives a part of a flat array, as numbers of a kind, or as the array's."""
 
-    A slice counts who holds the array, and threads wait for each other to count.
-    """
-    view = types.Array(array.dtype, 1, "C")
+    @intrinsic
+    def part(_: Any, array: Any, start: Any, size: Any) -> Any:
+        view = types.Array(kind or array.dtype, 1, "C")
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        start, size = (
-            context.cast(builder, given, kind, types.intp)
-            for given, kind in zip(arguments[1:], signature.args[1:], strict=True)
-        )
-        made = context.make_array(view)(context, builder)
-        itemsize = _I64(context.get_abi_sizeof(data.type.pointee))
-        populate_array(
-            made,
-            data=builder.gep(data, [start]),
-            shape=[size],
-            strides=[itemsize],
-            itemsize=itemsize,
-            meminfo=None,
-        )
-        return made._getvalue()
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            start, size = (
+                context.cast(builder, given, kind, types.intp)
+                for given, kind in zip(arguments[1:], signature.args[1:], strict=True)
+            )
+            made = context.make_array(view)(context, builder)
+            itemsize = _I64(context.get_abi_sizeof(context.get_data_type(view.dtype)))
+            populate_array(
+                made,
+                data=builder.bitcast(builder.gep(data, [start]), made.data.type),
+                shape=[size],
+                strides=[itemsize],
+                itemsize=itemsize,
+                meminfo=None,
+            )
+            return made._getvalue()
 
-    return view(array, start, size), generate
+        return view(array, start, size), generate
+
+    return part
+
+
+# A part of a flat array, as `array[start : start + size]` is, at no cost: a slice counts who holds
+# the array, and threads wait for each other to count.
+piece = _part_of(None)
+# The same as numbers of 16 bits; the start counts the array's numbers, the size these.
+halves_of = _part_of(types.uint16)
 
 
 @intrinsic

@@ -10,7 +10,7 @@ Rows lie in memory as they are; the columns' matrix has its rows in pairs:
     multiply_tiles(...)                             # as often as one likes
     release_tiles()
 
-These are functions for compiled ones, for where `has_amx()` says so.
+These are functions for compiled ones, for where `has_amx()` says so; elsewhere they do nothing.
 
 Source: Intel, "64 and IA-32 Architectures Software Developer's Manual", volume 1, chapter 18.
 """
@@ -43,17 +43,23 @@ _BYTES = _I8.as_pointer()
 _PALETTE = bytes([1] + [0] * 15 + [4 * TILE, 0] * 8 + [0] * 16 + [TILE] * 8 + [0] * 8)
 
 
+def _compiles_for_amx() -> bool:
+    return all(processor_has(name) for name in ("amx-tile", "amx-bf16", "avx512bf16"))
+
+
 @functools.cache
 def has_amx() -> bool:
     """Whether this process may multiply in tiles; asks Linux for it."""
     if not (sys.platform.startswith("linux") and platform.machine() == "x86_64"):
         return False
-    if not all(processor_has(name) for name in ("amx-tile", "amx-bf16", "avx512bf16")):
+    if not _compiles_for_amx():
         return False
     return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0
 
 
 def _instruct(builder: Any, name: str, *arguments: Any) -> None:
+    if not _compiles_for_amx():
+        return
     kind = ir.FunctionType(_VOID, [argument.type for argument in arguments])
     instruction = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}")
     builder.call(instruction, arguments)
@@ -152,6 +158,16 @@ def multiply_tiles(
     return signature, generate
 
 
+def _prefetch(builder: Any, place: Any) -> None:
+    """Ask for the 16 rows of a tile of columns, for the second cache."""
+    i32 = ir.IntType(32)
+    for row in range(TILE):
+        words = [builder.gep(place, [_I64(4 * TILE * row)]), i32(0), i32(2), i32(1)]
+        kind = ir.FunctionType(_VOID, [word.type for word in words])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(fetch, words)
+
+
 def _product(module: Any, high: int, wide: int, words: list[Any]) -> Any:
     """The product as a function of bytes; each module has one of each size."""
     kind = ir.FunctionType(_VOID, [word.type for word in words])
@@ -191,6 +207,7 @@ def _product(module: Any, high: int, wide: int, words: list[Any]) -> Any:
             _instruct(builder, "tileloadd64", _I8(4 + i), begin, row_distance)
         for j in range(wide):
             begin = builder.gep(right, [builder.mul(columns_distance, _I64(j))])
+            _prefetch(builder, builder.gep(begin, [builder.mul(columns_distance, _I64(wide))]))
             _instruct(builder, "tileloadd64", _I8(6 + j), begin, _I64(4 * TILE))
         for i, j in places:
             _instruct(builder, "tdpbf16ps", of(i, j), _I8(4 + i), _I8(6 + j))

@@ -64,26 +64,27 @@ def split(rows, count, dim, parts, thread, num_threads, _counter):
 
 
 @jit()
-def pack(weight, outputs, inputs, squares, columns, turned, thread, num_threads, _counter):
+def pack(weight, outputs, inputs, parts, squares, columns, turned, thread, num_threads, _counter):
     """Lay out a weight as columns for products with inputs, and with gradients of outputs.
 
     Args:
         weight: Flat: O I, float32.
-        outputs: O; those that fill it up to a multiple of 32, P, are zero.
+        outputs: O; those that fill it up to P, a multiple of 16, are zero.
         inputs: I.
+        parts: 1; or 2, to have beside each weight what bfloat16 rounds away.
         squares: Of all threads, of uint16, `SQUARE` each.
-        columns: Flat, of uint16, written to: P/16 2 I/2 16 2, the second half of each what
-            bfloat16 rounds away.
-        turned: Flat, of uint16, written to: I/16 P/2 16 2.
+        columns: Flat, of uint16, written to: P/16 parts I/2 16 2.
+        turned: Flat, of uint16, written to: I/16 P/2 16 2; or nothing.
         thread: Of this call.
         num_threads: How many share the outputs.
     """
-    square, filled = piece(squares, thread * SQUARE, SQUARE), len(turned) // inputs
+    square = piece(squares, thread * SQUARE, SQUARE)
+    filled = len(columns) // (parts * inputs)
     panels, zero = filled // TILE, spread(_ZERO)
     for panel in range(panels * thread // num_threads, panels * (thread + 1) // num_threads):
         first = panel * TILE * inputs
         count = min(max(outputs - panel * TILE, 0), TILE)
-        for part in range(2):
+        for part in range(parts):
             for k in range(0, inputs, BLOCK):
                 for row in range(TILE):
                     for half in range(0, BLOCK, LANES):
@@ -93,9 +94,9 @@ def pack(weight, outputs, inputs, squares, columns, turned, thread, num_threads,
                         if part == 1:
                             numbers = _rounded_away(numbers)
                         store(square, row * BLOCK + half, numbers)
-                to = (2 * panel + part) * TILE * inputs + k * TILE
+                to = (parts * panel + part) * TILE * inputs + k * TILE
                 transpose(square, 0, BLOCK, columns, to, BLOCK)
-        for k in range(0, inputs, TILE):
+        for k in range(0, inputs if len(turned) else 0, TILE):
             for row in range(0, TILE, 2):
                 one, other, at = zero, zero, first + row * inputs + k
                 if row < count:

@@ -131,7 +131,7 @@ class _TiledLinearCrossEntropy(_Scaled):
         filled = classes + BLOCK - classes % BLOCK  # no power of two; see `multiply`
         low = F.pad(bias.detach(), (0, filled - classes), value=-1e30)
         columns, turned = (weight.new_empty(n, filled, dim, dtype=torch.bfloat16) for n in (2, 1))
-        share(pack, weight, classes, dim, room(SQUARE, torch.bfloat16), columns, turned)
+        share(pack, weight, classes, dim, 2, room(SQUARE, torch.bfloat16), columns, turned)
         most = min(_ROWS, len(x) + -len(x) % BLOCK)
         logits, totals = x.new_empty(most, filled), x.new_empty(-(-most // RUN), filled)
         gradients = torch.empty_like(logits, dtype=torch.bfloat16)

@@ -29,8 +29,9 @@ from numba.core import cgutils
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from armchair.core.jit import intrinsic, jit, piece, share
+from armchair.core.jit import intrinsic, jit, piece, room, share
 from armchair.core.vectors import processor_has
+from armchair.nn.amx_products import SQUARE, pack
 from armchair.nn.compiled_functions import stored_in
 
 PANEL = 16
@@ -80,6 +81,18 @@ def pack_linear(
     factors = F.pad(torch.stack([scale, bias]), (0, -len(bias) % PANEL))
     panels = weight.new_empty(factors.shape[1] // PANEL, weight.shape[1], PANEL, dtype=dtype)
     share(_lay_out, weight.contiguous(), len(weight), weight.shape[1], panels)
+    return panels, factors
+
+
+def pack_for_tiles(
+    linear: nn.Linear, dtype: torch.dtype
+) -> tuple[Shaped[Tensor, "P K 16"], Float[Tensor, "2 P16"]]:
+    """The same in pairs of inputs, as tiles want it (amx.py); K is a multiple of 32."""
+    weight, bias = linear.weight.detach().float(), linear.bias.detach().float()
+    factors = F.pad(torch.stack([torch.ones_like(bias), bias]), (0, -len(bias) % PANEL))
+    panels = weight.new_empty(factors.shape[1] // PANEL, weight.shape[1], PANEL, dtype=dtype)
+    squares = room(SQUARE, dtype)
+    share(pack, weight.contiguous(), *weight.shape, 1, squares, panels, panels.new_empty(0))
     return panels, factors
 
 

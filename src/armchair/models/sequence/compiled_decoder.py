@@ -27,12 +27,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from armchair.core.jit import Threads, as_array
-from armchair.models.sequence.compiled_step import GROUP, Layout, Tables, step
+from armchair.models.sequence.compiled_step import GROUP, Layout, Tables, parts_distance, step
 from armchair.models.sequence.text_to_image import TextToImageTransformer
+from armchair.nn.amx import BLOCK, TILE, has_amx
 from armchair.nn.blocks import TransformerBlock
 from armchair.nn.kv_cache import KVCache, slots_of
 from armchair.nn.masks import AttentionPattern
-from armchair.nn.panels import PANEL, filled, in_panels, pack_linear
+from armchair.nn.panels import PANEL, filled, in_panels, pack_for_tiles, pack_linear
 
 
 class _Memory:
@@ -77,6 +78,7 @@ class CompiledDecoder:
         weight_dtype: torch.dtype = torch.float32,
     ) -> None:
         self._threads = Threads(torch.get_num_threads())
+        is_tiled = weight_dtype == torch.bfloat16 and has_amx() and model.config.dim % BLOCK == 0
         sizes = _sizes(model, cache, len(rows), self._threads.count)
         blocks = list(cast(Iterable[TransformerBlock], model.blocks))
         linears = [
@@ -100,7 +102,8 @@ class CompiledDecoder:
         self._weights = weights.allocate(weight_dtype)
         for name, group in enumerate(linears):
             for layer, linear in enumerate(group):
-                panels, factors = pack_linear(linear, weight_dtype)
+                pack = pack_for_tiles if is_tiled else pack_linear
+                panels, factors = pack(linear, weight_dtype)
                 weights[str(name)][layer] = panels
                 memory[f"factors {name}"][layer] = factors
         _fill(memory, past, model, cache, rows)
@@ -122,8 +125,8 @@ class CompiledDecoder:
             filled(vocab_size),
         )
         starts = {**memory.starts, **past.starts}
-        names = [name for name in Layout._fields if name not in sizes]
-        self._layout = Layout(**sizes, **{name: starts[name] for name in names})
+        names = [name for name in Layout._fields if name not in (*sizes, "is_tiled")]
+        self._layout = Layout(**sizes, is_tiled=is_tiled, **{name: starts[name] for name in names})
         self._logits = memory["logits"][:, :vocab_size]
         self._eps = np.float32(model.norm.eps)
 
@@ -191,6 +194,8 @@ def _reserve(
     memory.reserve("scores", threads, GROUP, filled(text) + longest)
     memory.reserve("means", threads, GROUP + 1, filled(head_dim))
     memory.reserve("logits", rows, filled(vocab_size))
+    memory.reserve("parts", threads, rows + TILE, parts_distance(4 * dim))
+    memory.reserve("square", threads, 2, BLOCK, BLOCK)
 
 
 def _fill(

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from armchair.core.jit import jit, meet, piece
+from armchair.core.jit import halves_of, jit, meet, piece
+from armchair.core.vectors import LANES, as_bfloat16, load, store
+from armchair.nn.amx import BLOCK, TILE, configure_tiles, multiply_tiles, release_tiles
 from armchair.nn.compiled_functions import gelu, layer_norm, softmax, stored_in
 from armchair.nn.panels import PANEL, multiply
 
@@ -36,6 +38,7 @@ class Layout(NamedTuple):
     num_prompts: int  # P
     text_length: int  # T
     longest: int  # slots S of the layer that keeps most, in whole panels
+    is_tiled: bool  # whether weights lie as the tiles of amx.py want them
 
     codes: int  # V D
     places: int  # S D
@@ -52,6 +55,8 @@ class Layout(NamedTuple):
     scores: int  # threads GROUP T+S
     means: int  # threads GROUP+1 K
     logits: int  # R V
+    parts: int  # threads R D4, in whole tiles: what a product is of, and what that rounds away
+    square: int  # threads 2 32 32
 
     prompt_keys: int  # of the past: L P N T/16 K 16
     prompt_values: int  # L P N K/16 T 16
@@ -164,6 +169,58 @@ def _normalise(memory, layout, norm, normed, eps):
         layer_norm(x, gain, bias, eps, piece(memory, normed + row * layout.dim, layout.dim))
 
 
+@jit()
+def parts_distance(inputs):
+    """Numbers of 16 bits from one row of a part to the next: no power of two."""
+    return inputs + BLOCK
+
+
+@jit()
+def _add_parts(memory, square, group, count, wide, outputs, width):
+    """Add the sums of rows' two parts, and write them to their rows."""
+    for i in range(count):
+        for column in range(0, wide * TILE, LANES):
+            at = square + i * BLOCK + column
+            sums = load(memory, at) + load(memory, at + group * BLOCK)
+            store(memory, outputs + i * width + column, sums)
+
+
+@jit()
+def _multiply_in_tiles(memory, rows, inputs, weights, panel, count, layout, thread, outputs, width):
+    """Rows, in two parts of bfloat16, times neighbouring panels of weights.
+
+    Eight rows or sixteen make a group, whose first parts and second parts are the rows of a block;
+    of its sums each two are added, so that a row's have the same bits whichever stand beside it.
+    """
+    distance, num_rows = parts_distance(inputs), layout.num_rows
+    size = 2 * (num_rows + TILE) * parts_distance(4 * layout.dim)
+    parts = halves_of(memory, layout.parts + thread * size // 2, size)
+    group = TILE // 2 if num_rows <= TILE // 2 else TILE
+    for row in range(num_rows):
+        to = (row // group * 2 * group + row % group) * distance
+        for i in range(0, inputs, LANES):
+            numbers = load(memory, rows + row * inputs + i)
+            store(parts, to + i, numbers)
+            store(parts, to + group * distance + i, numbers - as_bfloat16(numbers))
+    # The sums of a block are added while the next one's product is under way.
+    squares, before, to, left, panels = layout.square + 2 * thread * BLOCK * BLOCK, 0, 0, 0, 0
+    configure_tiles()
+    for number in range(0, count, 2):
+        wide = min(2, count - number)
+        for row in range(0, num_rows, group):
+            square = BLOCK * BLOCK - before
+            multiply_tiles(
+                2 * group // TILE, wide, False, parts, 2 * row * distance, distance, BLOCK,
+                weights, panel + number * inputs * TILE, inputs * TILE, inputs // BLOCK, memory,
+                squares + square, BLOCK,
+            )  # fmt: skip
+            _add_parts(memory, squares + before, group, left, panels, to, width)
+            before, left, panels = square, min(group, num_rows - row), wide
+            to = outputs + row * width + number * TILE
+    _add_parts(memory, squares + before, group, left, panels, to, width)
+    release_tiles()
+
+
 @jit(fastmath={"contract"})
 def _share(memory, weights, layout, tables, name, layer, thread, rows, outputs):
     """A thread's part of a linear layer; from which column to before which."""
@@ -172,10 +229,16 @@ def _share(memory, weights, layout, tables, name, layer, thread, rows, outputs):
     distance, width = inputs * PANEL, count * PANEL
     first, last = start * PANEL, stop * PANEL
     panel = at + (layer * count + start) * distance
-    multiply(
-        memory, rows, inputs, layout.num_rows, weights, panel, distance, stop - start, inputs,
-        memory, outputs + first, width,
-    )  # fmt: skip
+    if layout.is_tiled:
+        _multiply_in_tiles(
+            memory, rows, inputs, weights, panel, stop - start, layout, thread, outputs + first,
+            width,
+        )  # fmt: skip
+    else:
+        multiply(
+            memory, rows, inputs, layout.num_rows, weights, panel, distance, stop - start, inputs,
+            memory, outputs + first, width,
+        )  # fmt: skip
     scale = piece(memory, factors + 2 * layer * width + first, last - first)
     bias = piece(memory, factors + (2 * layer + 1) * width + first, last - first)
     for row in range(layout.num_rows):
