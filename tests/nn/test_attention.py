@@ -90,9 +90,10 @@ def test_blocked_stays_finite_at_large_scores():
     qkv = 100 * torch.randn(1, pattern.length, 3 * 8)
     weights = torch.ones(1, pattern.length, 8)
     fast = run(lambda x: blocked_attention(x, pattern, num_heads=1), qkv, weights)
-    reference = run(lambda x: from_the_definition(x, pattern, 1), qkv, weights)
+    reference = run(lambda x: from_the_definition(x, pattern, 1), qkv.double(), weights)
     assert fast[1].isfinite().all()
-    torch.testing.assert_close(fast[0], reference[0], atol=1e-3, rtol=1e-4)
+    # Scores of 10,000 are known to a thousandth, and weights then as well.
+    torch.testing.assert_close(fast[0].double(), reference[0], atol=0.5, rtol=0)
 
 
 @pytest.mark.parametrize("part", ["query", "key", "value"])
