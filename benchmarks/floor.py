@@ -9,12 +9,15 @@ import torch
 from contestants.shapes import Shape
 from timing import seconds
 
+from armchair.models.sequence.text_to_image import TextToImageConfig
+from armchair.nn.masks import dense_mask, layer_patterns
+
 _REPEATS = 5
 _COLUMNS = 1024  # of the matrix that is read
 
 
 def measure_floor(dtypes: list[torch.dtype]) -> dict[str, float]:
-    """Products of large matrices in operations a second, and bytes a second of memory and cache.
+    """Torch's products of large matrices in operations a second; bytes of memory and cache.
 
     A multiplication and an addition are two operations. Bytes are copied, which moves each of them
     twice, or read by the product of a matrix and a vector: whichever goes faster.
@@ -50,15 +53,20 @@ def drawing_seconds(
 def training_seconds(
     shape: Shape, batch: int, floor: dict[str, float], dtype: torch.dtype
 ) -> float:
-    """The least time for an update: products with weights, forward and twice backward.
+    """The least time for an update: products, forward and twice backward.
 
-    Each head predicts its own tokens alone. Attention and everything else count as free.
+    These are products with weights, where each head predicts its own tokens alone, and attention's
+    over what the paper's pattern sees. Everything else counts as free.
     """
     layers = _weights(shape) - shape.dim * shape.image_vocab
     heads = shape.dim * (
         shape.image_vocab * shape.image_length + shape.text_vocab * shape.text_length
     )
-    operations = 6 * batch * (layers * shape.length + heads)
+    config = TextToImageConfig(**shape.config)
+    sizes = {"text_length": shape.text_length, "grid_size": shape.grid_size}
+    patterns = layer_patterns(config.attention, shape.num_layers, **sizes)
+    seen = sum(int(dense_mask(pattern).sum()) for pattern in patterns)
+    operations = 6 * batch * (layers * shape.length + heads + 2 * shape.dim * seen)
     return operations / floor[str(dtype).removeprefix("torch.")]
 
 

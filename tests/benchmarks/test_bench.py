@@ -13,6 +13,8 @@ from contestants import serving
 from contestants.shapes import SHAPES
 from floor import drawing_seconds, measure_floor, training_seconds
 
+from armchair.nn.masks import AttentionPattern, dense_mask
+
 WEIGHTS = 12 * 8 * 256**2 + 256 * 1024  # of shape A
 FLOOR = {"float32": 1e9, "bfloat16": 1e10, "memory": 1e8, "cache": 1e9}
 
@@ -28,8 +30,12 @@ def test_a_token_costs_its_weights_or_its_products() -> None:
 
 def test_an_update_costs_three_passes_of_products() -> None:
     layers, heads = 12 * 8 * 256**2 * 320, 256 * (1024 * 256 + 4096 * 64)
+    of_text = 64 * 65 // 2 + 256 * 64  # seen in each layer, by the text and by the image
+    row, column = 256 * 17 - 16 * 17 // 2, 16 * (16 * 17 // 2)
+    last = AttentionPattern(kind="convolution", text_length=64, grid_size=16, conv_kernel=11)
+    seen = 7 * of_text + 5 * row + 2 * column + int(dense_mask(last).sum())
     found = training_seconds(SHAPES["A"], 8, FLOOR, torch.float32)
-    assert found == pytest.approx(6 * 8 * (layers + heads) / 1e9)
+    assert found == pytest.approx(6 * 8 * (layers + heads + 2 * 256 * seen) / 1e9)
 
 
 def test_the_floor_is_measured() -> None:

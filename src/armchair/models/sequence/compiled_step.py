@@ -18,7 +18,7 @@ import numpy as np
 from armchair.core.jit import halves_of, jit, meet, piece
 from armchair.core.vectors import LANES, as_bfloat16, load, store
 from armchair.nn.amx import BLOCK, TILE, configure_tiles, multiply_tiles, release_tiles
-from armchair.nn.compiled_functions import gelu, layer_norm, softmax, stored_in
+from armchair.nn.compiled_functions import gelu, gelu_of, layer_norm, softmax, stored_in
 from armchair.nn.panels import PANEL, multiply
 
 _QKV, _PROJECTION, _HIDDEN, _MLP_PROJECTION, _HEAD = range(5)
@@ -290,7 +290,10 @@ def _stage(number, thread, index, memory, past, weights, layout, tables, eps):
             after = piece(
                 memory, layout.activated + row * 4 * dim + start, min(stop, 4 * dim) - start
             )
-            for i in range(len(after)):
+            whole = len(after) - len(after) % LANES
+            for i in range(0, whole, LANES):
+                store(after, i, gelu_of(load(before, i)))
+            for i in range(whole, len(after)):
                 after[i] = gelu(before[i])
     else:
         start, stop = _share(
