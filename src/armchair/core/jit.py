@@ -305,6 +305,25 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
     return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
 
 
+def shared_function(module: Any, name: str, kind: Any) -> tuple[Any, Any]:
+    """A function that intrinsics call, of which each module of machine code has one.
+
+    Args:
+        module: Of the intrinsic's builder.
+        name: In which all that tells it from others is.
+        kind: Its type.
+
+    Returns:
+        The function, and a builder for its body; None in its place where it has one.
+    """
+    function = cgutils.get_or_insert_function(module, kind, name)
+    if not function.is_declaration:
+        return function, None
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    return function, ir.IRBuilder(function.append_basic_block())
+
+
 def _part_of(kind: Any) -> Any:
     """A function that gives a part of a flat array, as numbers of a kind, or as the array's."""
 

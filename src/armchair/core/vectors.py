@@ -21,7 +21,7 @@ from numba import types
 from numba.core import cgutils, config
 from numba.extending import models, overload, register_model
 
-from armchair.core.jit import intrinsic
+from armchair.core.jit import intrinsic, shared_function
 
 LANES = 16
 
@@ -86,6 +86,14 @@ def narrowed(builder: Any, numbers: Any) -> Any:
     return builder.trunc(builder.select(is_none, all_are(0x7FC0), nearest), of(_I16))
 
 
+def fetched(builder: Any, place: Any, *, in_first_cache: bool) -> None:
+    """Ask for the line of memory that a pointer lies in, for the first cache or the second."""
+    place = builder.bitcast(place, ir.IntType(8).as_pointer())
+    words = [place, _I32(0), _I32(3 if in_first_cache else 2), _I32(1)]  # to read; data
+    kind = ir.FunctionType(ir.VoidType(), [word.type for word in words])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), words)
+
+
 def _place(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
     data = context.make_array(kind)(context, builder, array).data
     return builder.gep(data, [at])
@@ -135,12 +143,7 @@ def prefetch(_: Any, array: Any, at: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = _place(context, builder, signature.args[0], *arguments)
-        place = builder.bitcast(place, ir.IntType(8).as_pointer())
-        words = [place, _I32(0), _I32(3), _I32(1)]  # to read, and keep in all caches; data
-        kind = ir.FunctionType(ir.VoidType(), [word.type for word in words])
-        builder.call(
-            cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), words
-        )
+        fetched(builder, place, in_first_cache=True)
         return context.get_dummy_value()
 
     return types.void(array, at), generate
@@ -246,12 +249,9 @@ def transpose(
 def _transposition(module: Any, source: Any, target: Any) -> Any:
     kind = ir.FunctionType(ir.VoidType(), [source, _I64, target, _I64])
     name = f"armchair_transpose_{source.pointee}_{target.pointee}"
-    function = cgutils.get_or_insert_function(module, kind, name)
-    if not function.is_declaration:
+    function, builder = shared_function(module, name, kind)
+    if builder is None:
         return function
-    function.linkage = "linkonce_odr"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block())
     begin, step, end, to_step = function.args
     rows = [
         _loaded(builder, builder.gep(begin, [builder.mul(step, _I64(row))]), _WORDS)

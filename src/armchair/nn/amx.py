@@ -28,8 +28,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from armchair.core.jit import intrinsic
-from armchair.core.vectors import processor_has
+from armchair.core.jit import intrinsic, shared_function
+from armchair.core.vectors import fetched, processor_has
 
 TILE = 16
 """Rows of a tile, and columns; it holds twice as many bfloat16 in a row."""
@@ -158,26 +158,13 @@ def multiply_tiles(
     return signature, generate
 
 
-def _prefetch(builder: Any, place: Any) -> None:
-    """Ask for the 16 rows of a tile of columns, for the second cache."""
-    i32 = ir.IntType(32)
-    for row in range(TILE):
-        words = [builder.gep(place, [_I64(4 * TILE * row)]), i32(0), i32(2), i32(1)]
-        kind = ir.FunctionType(_VOID, [word.type for word in words])
-        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(fetch, words)
-
-
 def _product(module: Any, high: int, wide: int, words: list[Any]) -> Any:
     """The product as a function of bytes; each module has one of each size."""
     kind = ir.FunctionType(_VOID, [word.type for word in words])
     name = f"armchair_amx_{high}x{wide}"
-    function = cgutils.get_or_insert_function(module, kind, name)
-    if not function.is_declaration:
+    function, builder = shared_function(module, name, kind)
+    if builder is None:
         return function
-    function.linkage = "linkonce_odr"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block())
     rows, row_distance, rows_step, columns, columns_distance, steps, sums, distance, is_added = (
         function.args
     )
@@ -207,7 +194,10 @@ def _product(module: Any, high: int, wide: int, words: list[Any]) -> Any:
             _instruct(builder, "tileloadd64", _I8(4 + i), begin, row_distance)
         for j in range(wide):
             begin = builder.gep(right, [builder.mul(columns_distance, _I64(j))])
-            _prefetch(builder, builder.gep(begin, [builder.mul(columns_distance, _I64(wide))]))
+            following = builder.gep(begin, [builder.mul(columns_distance, _I64(wide))])
+            for line in range(TILE):  # the same step's of the next columns
+                place = builder.gep(following, [_I64(4 * TILE * line)])
+                fetched(builder, place, in_first_cache=False)
             _instruct(builder, "tileloadd64", _I8(6 + j), begin, _I64(4 * TILE))
         for i, j in places:
             _instruct(builder, "tdpbf16ps", of(i, j), _I8(4 + i), _I8(6 + j))

@@ -29,7 +29,7 @@ from numba.core import cgutils
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from armchair.core.jit import intrinsic, jit, piece, room, share
+from armchair.core.jit import intrinsic, jit, piece, room, share, shared_function
 from armchair.core.vectors import processor_has
 from armchair.nn.amx_products import SQUARE, pack
 from armchair.nn.compiled_functions import stored_in
@@ -169,12 +169,9 @@ def _tile_function(
     kind = ir.FunctionType(
         ir.VoidType(), [pointer, _I64, weight_pointer, _I64, _I64, pointer, _I64]
     )
-    function = cgutils.get_or_insert_function(module, kind, name)
-    if not function.is_declaration:
+    function, builder = shared_function(module, name, kind)
+    if builder is None:
         return function
-    function.linkage = "linkonce_odr"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block())
     x, row_distance, weights, panel_distance, count, out, place_distance = function.args
     multiply_add = cgutils.get_or_insert_function(module, _MULTIPLY_ADD, "llvm.fmuladd.v16f32")
     places, totals = {}, {}
