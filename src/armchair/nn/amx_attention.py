@@ -244,7 +244,7 @@ def _scatter(sums, start, factors, layout, order, first, halves, target, begin, 
 def _weigh(sums, scores, bits, start, seen, half, factor, halves, in_pairs):
     """What sixteen queries give to each place, in pairs and not yet divided by their sums.
 
-    Gives the largest scores, and one over the sums.
+    Gives the largest scores, and the sums.
     """
     highest, total, zero = spread(_LOWEST), spread(_ZERO), spread(_ZERO)
     lowest, scale = spread(_LOWEST), spread(factor * _LOG2_E)
