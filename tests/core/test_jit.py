@@ -12,6 +12,8 @@ from llvmlite.binding import get_host_cpu_features
 
 from armchair.core import jit as jit_module
 from armchair.core.jit import Threads, _Announcer, jit, meet, piece, share
+from armchair.nn import panels
+from armchair.nn.compiled_cross_entropy import cross_entropy
 
 
 @jit()
@@ -202,3 +204,9 @@ def test_loops_become_the_widest_vectors_that_there_are():
 
     double(np.ones(100, np.float32))
     assert "zmm" in "".join(double.inspect_asm().values())
+
+
+def test_machine_code_is_of_the_files_that_make_what_intrinsics_give():
+    names = {file.name for file in jit_module._sources_of[cross_entropy]}
+    assert {"compiled_cross_entropy.py", "compiled_functions.py", "vectors.py"} <= names
+    assert "vectors.py" in {file.name for file in jit_module._sources_of[panels.multiply]}

@@ -32,7 +32,7 @@ def test_a_weights_gradient_is_summed_without_rounding(rows, inputs, outputs, dt
     torch.testing.assert_close(found[2].double(), exact, atol=2e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (32, 40), (31, 32)])
+@pytest.mark.parametrize("shape", [(3, 5), (32, 40), (31, 32), (0, 32), (32, 0)])
 def test_other_shapes_go_to_the_library(shape):
     x, weight = torch.randn(shape), torch.randn(7, shape[1])
     weights = torch.randn(shape[0], 7)

@@ -122,7 +122,7 @@ def prepare_for_training() -> None:
 
     flush_subnormals()  # and of those that it has started
     if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(OSError, AttributeError, ImportError):
             libc = ctypes.CDLL("libc.so.6")
             libc.mallopt(_MMAP_MAX, 0)
             libc.mallopt(_TRIM_THRESHOLD, -1)
@@ -132,8 +132,15 @@ def prepare_for_training() -> None:
 def _use_huge_pages(libc: ctypes.CDLL) -> None:
     """Have what the heap grows by from now on in huge pages, up to half of the memory.
 
-    Nothing is taken by this: pages come when they are first written to.
+    This takes addresses alone: pages come when they are first written to. Where addresses are
+    counted, nothing is done.
     """
+    import resource  # of Unix alone
+
+    policy = Path("/proc/sys/vm/overcommit_memory").read_text().strip()
+    if policy == "2" or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return
+    advice = mmap.MADV_HUGEPAGE
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
@@ -142,5 +149,5 @@ def _use_huge_pages(libc: ctypes.CDLL) -> None:
     if block is None:
         return
     start = block + -block % mmap.PAGESIZE
-    libc.madvise(start, block + size - start & -mmap.PAGESIZE, mmap.MADV_HUGEPAGE)
+    libc.madvise(start, block + size - start & -mmap.PAGESIZE, advice)
     libc.free(block)

@@ -138,8 +138,15 @@ def _sources(function: Callable[..., Any]) -> set[Path]:
         if isinstance(used, CPUDispatcher):
             files |= _sources_of.get(used, set())
         elif hasattr(used, "_defn"):  # an intrinsic
-            files.add(Path(inspect.getfile(inspect.unwrap(used._defn))))
+            files |= _sources_of_intrinsic(inspect.unwrap(used._defn))
     return files
+
+
+def _sources_of_intrinsic(definition: Any) -> set[Path]:
+    """The file of an intrinsic, and those of what its module takes from others of this package."""
+    used = {value for value in definition.__globals__.values() if inspect.isfunction(value)}
+    own = [one for one in used if one.__module__.startswith("armchair.")]
+    return {Path(inspect.getfile(inspect.unwrap(one))) for one in (definition, *own)}
 
 
 class Threads:

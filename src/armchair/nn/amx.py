@@ -28,7 +28,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from armchair.core.jit import intrinsic, shared_function
+from armchair.core.jit import intrinsic, jit, shared_function
 from armchair.core.vectors import fetched, processor_has
 
 TILE = 16
@@ -36,11 +36,20 @@ TILE = 16
 BLOCK = 2 * TILE
 """Rows and columns of what `multiply_tiles` gives at once."""
 
+_CONFLICT = 256  # numbers of 16 bits; rows a multiple apart drive each other from the first cache
+
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18  # Linux, x86-64
 
 _I8, _I64, _VOID = ir.IntType(8), ir.IntType(64), ir.VoidType()
 _BYTES = _I8.as_pointer()
 _PALETTE = bytes([1] + [0] * 15 + [4 * TILE, 0] * 8 + [0] * 16 + [TILE] * 8 + [0] * 8)
+
+
+@jit()
+def apart(count: int) -> int:
+    """Numbers from one row of so many to the next, in whole blocks; see `_CONFLICT`."""
+    whole = count + -count % BLOCK
+    return whole + BLOCK if whole % _CONFLICT == 0 else whole
 
 
 def _compiles_for_amx() -> bool:

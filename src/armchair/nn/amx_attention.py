@@ -29,7 +29,7 @@ from armchair.core.vectors import (
     store_words,
     transpose,
 )
-from armchair.nn.amx import BLOCK, TILE, configure_tiles, multiply_tiles, release_tiles
+from armchair.nn.amx import BLOCK, TILE, apart, configure_tiles, multiply_tiles, release_tiles
 from armchair.nn.compiled_functions import exp2_of
 
 _f = np.float32
@@ -79,7 +79,7 @@ class Layout(NamedTuple):
 
 def layout_of(batch: int, length: int, num_heads: int, head_dim: int, places: int) -> Layout:
     """The layout of streams of a shape."""
-    turned = places + BLOCK  # no power of two, or rows would drive each other from the first cache
+    turned = apart(places)
     of_places, of_block, of_turned = places * head_dim, BLOCK * head_dim, head_dim * turned
     halves = {
         "queries": of_places,

@@ -166,7 +166,7 @@ def groups_of(inputs: int, outputs: int, num_threads: int) -> Groups:
 
 
 @jit()
-def _as_columns(rows, start, count, dim, first, last, own, distance):
+def _in_pairs(rows, start, count, dim, first, last, own, distance):
     """Numbers `first` to `last` of some rows, as columns of a product that sums over rows."""
     for row in range(0, count, 2):
         at = (start + row) * dim
@@ -176,7 +176,7 @@ def _as_columns(rows, start, count, dim, first, last, own, distance):
 
 
 @jit()
-def _as_rows(rows, start, count, dim, first, last, own, begin, distance, square):
+def _turned(rows, start, count, dim, first, last, own, begin, distance, square):
     """The same as rows of such a product: a row of each number."""
     for row in range(0, count, BLOCK):
         for i in range(first, last, TILE):
@@ -237,8 +237,8 @@ def weight_gradient(
         of_outputs, square = distance * width, distance * (width + height)
         for first in range(0, num_rows, _ROWS):
             rows = min(_ROWS, num_rows - first)
-            _as_columns(x, first, rows, inputs, first_in, last_in, own, distance)
-            _as_rows(
+            _in_pairs(x, first, rows, inputs, first_in, last_in, own, distance)
+            _turned(
                 d_products, first, rows, outputs, first_out, last_out, own, of_outputs, distance,
                 square,
             )  # fmt: skip

@@ -7,7 +7,8 @@ two cannot disagree. Nothing is kept for the backward pass but queries, keys and
 
 Under autocast these come in bfloat16, and outputs and gradients go in it; all between is float32
 (compiled_attention.py). Where a processor multiplies bfloat16 in tiles, and heads fill them,
-weights are rounded too, and a block has 32 queries (amx_attention.py).
+weights are rounded too, a block has 32 queries, and of each its largest score and the sum of its
+weights are kept as well (amx_attention.py).
 """
 
 from __future__ import annotations

@@ -130,8 +130,8 @@ def gelu_of(x):
 
 
 @jit()
-def gelu_and_slope_of(x):
-    """GELU of sixteen numbers, and the derivative."""
+def gelu_slope_of(x):
+    """The derivative of GELU at sixteen numbers."""
     near = _within(x)
     power = _power(near)
     share = _reciprocal_of(spread(_ONE) + power)  # Φ(x); 1 - Φ(x) is it times the power
@@ -142,7 +142,7 @@ def gelu_and_slope_of(x):
     series = series * u + spread(_D2)
     series = series * u + spread(_D1)
     series = series * u + spread(_D0)
-    return x * share, share + near * (power * share * share) * series
+    return share + near * (power * share * share) * series
 
 
 @jit(fastmath={"contract"})
@@ -233,7 +233,7 @@ def log(x):
 
 
 @intrinsic
-def _rough_reciprocal(_context: Any, number: Any) -> Any:
+def _guessed_reciprocal(_context: Any, number: Any) -> Any:
     """Of a positive number, within 13% of it: its bits taken from a constant."""
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
@@ -246,7 +246,7 @@ def _rough_reciprocal(_context: Any, number: Any) -> Any:
 @jit(fastmath={"contract"})
 def reciprocal(x):
     """1 / x, of x from 1e-37 to 1e37, by Newton's method: sooner than vectors are divided."""
-    y = _rough_reciprocal(x)
+    y = _guessed_reciprocal(x)
     y += y * (_ONE - x * y)
     y += y * (_ONE - x * y)
     return y + y * (_ONE - x * y)

@@ -14,9 +14,9 @@ from armchair.core.jit import jit, piece
 from armchair.core.vectors import LANES, load, store
 from armchair.nn.compiled_functions import (
     gelu,
-    gelu_and_slope_of,
     gelu_of,
     gelu_slope,
+    gelu_slope_of,
     moments,
     stored_in,
     widened,
@@ -176,7 +176,7 @@ def bias_gelu_backward(x, bias, d_activated, d_x, totals, thread, num_threads, _
             of_row, given = piece(x, row * dim, dim), piece(d_activated, row * dim, dim)
             to = piece(d_x, row * dim, dim)
             for i in range(0, whole, LANES):
-                slopes = gelu_and_slope_of(load(of_row, i) + load(bias, i))[1] * load(given, i)
+                slopes = gelu_slope_of(load(of_row, i) + load(bias, i)) * load(given, i)
                 store(to, i, slopes)
                 store(d_bias, i, load(d_bias, i) + slopes)
             for i in range(whole, dim):

@@ -36,8 +36,8 @@ def _is_for_tiles(x: Tensor, weight: Tensor) -> bool:
         return False
     from armchair.nn.amx import BLOCK, has_amx  # imports numba
 
-    rows = x.numel() // x.shape[-1]
-    return has_amx() and not any(size % BLOCK for size in (rows, *weight.shape))
+    sizes = (x.shape[:-1].numel(), *weight.shape)
+    return has_amx() and all(size and size % BLOCK == 0 for size in sizes)
 
 
 class _Product(torch.autograd.Function):

@@ -6,8 +6,8 @@ A head over thousands of classes gives more logits than all the rest of a transf
 On a CPU that learns they are made for some hundred rows at a time; one compiled pass over these
 (compiled_cross_entropy.py) gives the loss and turns them into their gradient, which is multiplied
 on at once. All of it is float32, under autocast too; but where that has tiles to multiply in
-(amx_products.py), logits are products of two parts of bfloat16 each, within 1e-5, and their
-gradient is rounded to bfloat16 before it is multiplied.
+(amx_products.py), logits are products of two parts of bfloat16 each, within 2^-16 of their terms,
+and their gradient is rounded to bfloat16 before it is multiplied.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class _TiledLinearCrossEntropy(_Scaled):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor
     ) -> Tensor:
         from armchair.core.jit import room, share
-        from armchair.nn.amx import BLOCK
+        from armchair.nn.amx import BLOCK, apart
         from armchair.nn.amx_products import (
             SQUARE,
             groups_of,
@@ -128,7 +128,7 @@ class _TiledLinearCrossEntropy(_Scaled):
         from armchair.nn.compiled_cross_entropy import RUN, cross_entropy
 
         classes, dim = weight.shape
-        filled = classes + BLOCK - classes % BLOCK  # no power of two; see `multiply`
+        filled = apart(classes)
         low = F.pad(bias.detach(), (0, filled - classes), value=-1e30)
         columns, turned = (weight.new_empty(n, filled, dim, dtype=torch.bfloat16) for n in (2, 1))
         share(pack, weight, classes, dim, 2, room(SQUARE, torch.bfloat16), columns, turned)

@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from armchair.core.jit import Threads, as_array
-from armchair.models.sequence.compiled_step import GROUP, Layout, Tables, parts_distance, step
+from armchair.models.sequence.compiled_step import GROUP, Layout, Tables, step
 from armchair.models.sequence.text_to_image import TextToImageTransformer
-from armchair.nn.amx import BLOCK, TILE, has_amx
+from armchair.nn.amx import BLOCK, TILE, apart, has_amx
 from armchair.nn.blocks import TransformerBlock
 from armchair.nn.kv_cache import KVCache, slots_of
 from armchair.nn.masks import AttentionPattern
@@ -89,7 +89,9 @@ class CompiledDecoder:
             [model.image_head],
         ]
         memory, past, weights = _Memory(), _Memory(), _Memory()
-        _reserve(memory, past, sizes, model, [layer.slots.count for layer in cache.layers])
+        _reserve(
+            memory, past, sizes, model, [layer.slots.count for layer in cache.layers], is_tiled
+        )
         of_linears = []
         for name, group in enumerate(linears):
             inputs, outputs = group[0].in_features, filled(group[0].out_features)
@@ -169,6 +171,7 @@ def _reserve(
     sizes: dict[str, int],
     model: TextToImageTransformer,
     slots: Sequence[int],
+    is_tiled: bool,
 ) -> None:
     """Room for all but the factors of linear layers."""
     rows, threads, layers, heads, head_dim, dim, prompts, text, longest = sizes.values()
@@ -194,8 +197,9 @@ def _reserve(
     memory.reserve("scores", threads, GROUP, filled(text) + longest)
     memory.reserve("means", threads, GROUP + 1, filled(head_dim))
     memory.reserve("logits", rows, filled(vocab_size))
-    memory.reserve("parts", threads, rows + TILE, parts_distance(4 * dim))
-    memory.reserve("square", threads, 2, BLOCK, BLOCK)
+    tiled = threads if is_tiled else 0
+    memory.reserve("parts", tiled, rows + TILE, apart(4 * dim))
+    memory.reserve("square", tiled, 2, BLOCK, BLOCK)
 
 
 def _fill(

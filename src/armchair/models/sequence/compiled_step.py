@@ -17,7 +17,7 @@ import numpy as np
 
 from armchair.core.jit import halves_of, jit, meet, piece
 from armchair.core.vectors import LANES, as_bfloat16, load, store
-from armchair.nn.amx import BLOCK, TILE, configure_tiles, multiply_tiles, release_tiles
+from armchair.nn.amx import BLOCK, TILE, apart, configure_tiles, multiply_tiles, release_tiles
 from armchair.nn.compiled_functions import gelu, gelu_of, layer_norm, softmax, stored_in
 from armchair.nn.panels import PANEL, multiply
 
@@ -170,12 +170,6 @@ def _normalise(memory, layout, norm, normed, eps):
 
 
 @jit()
-def parts_distance(inputs):
-    """Numbers of 16 bits from one row of a part to the next: no power of two."""
-    return inputs + BLOCK
-
-
-@jit()
 def _add_parts(memory, square, group, count, wide, outputs, width):
     """Add the sums of rows' two parts, and write them to their rows."""
     for i in range(count):
@@ -192,8 +186,8 @@ def _multiply_in_tiles(memory, rows, inputs, weights, panel, count, layout, thre
     Eight rows or sixteen make a group, whose first parts and second parts are the rows of a block;
     of its sums each two are added, so that a row's have the same bits whichever stand beside it.
     """
-    distance, num_rows = parts_distance(inputs), layout.num_rows
-    size = 2 * (num_rows + TILE) * parts_distance(4 * layout.dim)
+    distance, num_rows = apart(inputs), layout.num_rows
+    size = 2 * (num_rows + TILE) * apart(4 * layout.dim)
     parts = halves_of(memory, layout.parts + thread * size // 2, size)
     group = TILE // 2 if num_rows <= TILE // 2 else TILE
     for row in range(num_rows):
