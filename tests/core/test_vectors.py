@@ -8,6 +8,7 @@ from armchair.core.vectors import (
     chosen,
     larger,
     load,
+    load_first,
     load_words,
     paired,
     pairs,
@@ -15,6 +16,7 @@ from armchair.core.vectors import (
     scaled,
     spread,
     store,
+    store_first,
     store_words,
     transpose,
 )
@@ -56,6 +58,28 @@ def test_numbers_are_rounded_to_the_nearest_bfloat16():
     widened = np.zeros(20, np.float32)
     convert(as_bits, widened, 4)
     np.testing.assert_array_equal(widened[4:], numbers.bfloat16().float().numpy())
+
+
+@jit()
+def convert_first(source, target, at, count):
+    store_first(target, at, count, load_first(source, at, count))
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_a_part_leaves_the_rest_alone(count, dtype):
+    source = np.arange(1, 19, dtype=np.float32)
+    target = np.full(18, 7, dtype)
+    convert_first(source, target, 2, count)
+    expected = torch.from_numpy(source[2 : 2 + count])
+    if dtype == np.uint16:
+        expected = expected.bfloat16().view(torch.uint16)
+    np.testing.assert_array_equal(target[2 : 2 + count], expected.numpy())
+    assert (target[:2] == 7).all()
+    assert (target[2 + count :] == 7).all()
+    again = np.zeros(18, np.float32)
+    convert_first(target, again, 2, count)
+    np.testing.assert_array_equal(again[2 : 2 + count], source[2 : 2 + count])
 
 
 @jit()

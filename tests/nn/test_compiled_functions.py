@@ -3,17 +3,15 @@ import torch
 from torch.nn import functional as F
 
 from armchair.core.jit import jit
-from armchair.core.vectors import LANES, load, store
+from armchair.core.vectors import LANES, load, load_first, store, store_first
 from armchair.nn.compiled_functions import (
     exp,
-    exp2_of,
+    exp2,
     exp_64,
     gelu,
-    gelu_of,
-    gelu_slope_of,
+    gelu_slope,
     layer_norm,
     log,
-    reciprocal,
     softmax,
     stored_in,
     widened,
@@ -27,22 +25,10 @@ def each_exp(x):
 
 
 @jit()
-def each_reciprocal(x):
-    for i in range(len(x)):
-        x[i] = reciprocal(x[i])
-
-
-def test_reciprocal_is_right_to_the_last_digits():
-    x = torch.cat([torch.logspace(-37, 37, 100_001), torch.linspace(1, 2, 10_001)])
-    found = x.clone()
-    each_reciprocal(found.numpy())
-    torch.testing.assert_close(found, 1 / x, atol=0, rtol=2e-7)
-
-
-@jit()
 def each_gelu(x):
-    for i in range(len(x)):
-        x[i] = gelu(x[i])
+    for at in range(0, len(x), LANES):
+        left = min(LANES, len(x) - at)
+        store_first(x, at, left, gelu(load_first(x, at, left)))
 
 
 def test_exp_is_right_to_the_last_digits():
@@ -155,8 +141,8 @@ def test_float32_stays_as_it_is():
 @jit()
 def each_gelu_and_slope(x, values, slopes):
     for at in range(0, len(x), LANES):
-        store(slopes, at, gelu_slope_of(load(x, at)))
-        store(values, at, gelu_of(load(x, at)))
+        store(slopes, at, gelu_slope(load(x, at)))
+        store(values, at, gelu(load(x, at)))
 
 
 def test_gelu_of_vectors_and_its_slope_are_right_to_the_last_digits():
@@ -178,7 +164,7 @@ def test_gelu_of_vectors_and_its_slope_are_right_to_the_last_digits():
 @jit()
 def each_exp2(x):
     for at in range(0, len(x), LANES):
-        store(x, at, exp2_of(load(x, at)))
+        store(x, at, exp2(load(x, at)))
 
 
 def test_powers_of_two_of_vectors_are_right_to_the_last_digits():

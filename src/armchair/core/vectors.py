@@ -150,6 +150,44 @@ def prefetch(_: Any, array: Any, at: Any) -> Any:
 
 
 @intrinsic
+def load_first(_: Any, array: Any, at: Any, count: Any) -> Any:
+    """As many as there are of what `load` gives, up to sixteen, and zeros after them."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        begin = _place(context, builder, signature.args[0], *arguments[:2])
+        lanes = cgutils.alloca_once_value(builder, _FLOATS([0.0] * LANES))
+        first = builder.bitcast(lanes, _FLOAT.as_pointer())
+        with cgutils.for_range(builder, arguments[2]) as loop:
+            number = builder.load(builder.gep(begin, [loop.index]))
+            if array.dtype != types.float32:
+                upper = builder.shl(builder.zext(number, _I32), _I32(16))
+                number = builder.bitcast(upper, _FLOAT)
+            builder.store(number, builder.gep(first, [loop.index]))
+        return builder.load(lanes)
+
+    return FLOATS(array, at, count), generate
+
+
+@intrinsic
+def store_first(_: Any, array: Any, at: Any, count: Any, numbers: Any) -> Any:
+    """Write only so many of what `store` writes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        begin = _place(context, builder, signature.args[0], *arguments[:2])
+        first = builder.bitcast(
+            cgutils.alloca_once_value(builder, arguments[3]), _FLOAT.as_pointer()
+        )
+        with cgutils.for_range(builder, arguments[2]) as loop:
+            number = builder.load(builder.gep(first, [loop.index]))
+            if array.dtype != types.float32:
+                number = narrowed(builder, number)
+            builder.store(number, builder.gep(begin, [loop.index]))
+        return context.get_dummy_value()
+
+    return types.void(array, at, count, numbers), generate
+
+
+@intrinsic
 def load_words(_: Any, array: Any, at: Any) -> Any:
     """Sixteen pairs of an array of uint16."""
 

@@ -30,7 +30,7 @@ from armchair.core.vectors import (
     transpose,
 )
 from armchair.nn.amx import BLOCK, TILE, apart, configure_tiles, multiply_tiles, release_tiles
-from armchair.nn.compiled_functions import exp2_of
+from armchair.nn.compiled_functions import exp2
 
 _f = np.float32
 _ZERO, _ONE, _LOWEST, _SMALLEST = _f(0), _f(1), _f(-1e30), _f(1e-30)
@@ -259,8 +259,8 @@ def _weigh(sums, scores, bits, start, seen, half, factor, halves, in_pairs):
         to = in_pairs + (half * seen + place) * TILE
         if bits[mask + place] | bits[mask + place + 1]:
             at = begin + place * BLOCK
-            one = exp2_of(load(sums, at) * scale - least)
-            other = exp2_of(load(sums, at + BLOCK) * scale - least)
+            one = exp2(load(sums, at) * scale - least)
+            other = exp2(load(sums, at + BLOCK) * scale - least)
             one = chosen(bits, mask + place, one, zero)
             other = chosen(bits, mask + place + 1, other, zero)
             total = total + (one + other)
@@ -359,7 +359,7 @@ def _weights_gradient(sums, bits, start, seen, half, factor, moments, at, halves
         if bits[mask + place] | bits[mask + place + 1]:
             for other in range(place, place + 2):
                 from_, to = layout.scores + other * BLOCK + aside, layout.weights + other * BLOCK
-                weight = exp2_of(load(sums, from_) * scale - least) * share
+                weight = exp2(load(sums, from_) * scale - least) * share
                 weight = chosen(bits, mask + other, weight, zero)
                 mean = mean + weight * load(sums, layout.d_weights + other * BLOCK + aside)
                 store(sums, from_, weight)

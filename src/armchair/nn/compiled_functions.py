@@ -50,12 +50,6 @@ _L3, _L4, _L5, _L6 = _f(0.3333391), _f(-0.25001338), _f(0.19963062), _f(-0.16577
 _L7, _L8, _L9 = _f(0.14914787), _f(-0.14267476), _f(0.0870036)
 _SQRT_HALF_BITS = np.int32(np.float32(0.5**0.5).view(np.int32))
 
-_SQRT_HALF, _ONE_OVER_SQRT_2_PI = _f(0.7071067811865476), _f(0.3989422804014327)
-# Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26: within 1.5e-7
-_T = _f(0.3275911)
-_A1, _A2, _A3 = _f(0.254829592), _f(-0.284496736), _f(1.421413741)
-_A4, _A5 = _f(-1.453152027), _f(1.061405429)
-
 
 def _power_intrinsic(whole: Any, number: Any, *, bias: int, digits: int) -> Any:
     bits = ir.IntType(whole.bitwidth)
@@ -87,7 +81,7 @@ def exp(x):
 
 
 @jit()
-def exp2_of(x):
+def exp2(x):
     """2 to each of sixteen numbers, within 3e-7 of itself; `scaled` says how small they may be."""
     twos = rounded(x)
     rest = x - twos  # from -1/2 to 1/2
@@ -107,11 +101,11 @@ def _power(x):
     series = series * u + spread(_G3)
     series = series * u + spread(_G2)
     series = series * u + spread(_G1)
-    return exp2_of((series * u + spread(_G0)) * (spread(_ZERO) - x))
+    return exp2((series * u + spread(_G0)) * (spread(_ZERO) - x))
 
 
 @jit()
-def _reciprocal_of(x):
+def _reciprocal(x):
     """1 / x, by one step of Newton's method."""
     y = rough_reciprocal(x)
     return y * (spread(_TWO) - x * y)
@@ -124,17 +118,17 @@ def _within(x):
 
 
 @jit()
-def gelu_of(x):
-    """GELU of sixteen numbers, within 2e-7 of itself; the same as `gelu`, and sooner."""
-    return x * _reciprocal_of(spread(_ONE) + _power(_within(x)))
+def gelu(x):
+    """X · Φ(x) of sixteen numbers, Φ the distribution function of the normal distribution."""
+    return x * _reciprocal(spread(_ONE) + _power(_within(x)))
 
 
 @jit()
-def gelu_slope_of(x):
-    """The derivative of GELU at sixteen numbers."""
+def gelu_slope(x):
+    """The derivative of GELU at sixteen numbers, Φ(x) + x φ(x)."""
     near = _within(x)
     power = _power(near)
-    share = _reciprocal_of(spread(_ONE) + power)  # Φ(x); 1 - Φ(x) is it times the power
+    share = _reciprocal(spread(_ONE) + power)  # Φ(x); 1 - Φ(x) is it times the power
     u = near * near
     series = spread(_D6) * u + spread(_D5)
     series = series * u + spread(_D4)
@@ -230,45 +224,6 @@ def log(x):
     series = (((((_L9 * rest + _L8) * rest + _L7) * rest + _L6) * rest + _L5) * rest + _L4) * rest
     curve = ((series + _L3) * rest - _HALF) * rest * rest + twos * _LN2_LOW
     return twos * _LN2_HIGH + (rest + curve)
-
-
-@intrinsic
-def _guessed_reciprocal(_context: Any, number: Any) -> Any:
-    """Of a positive number, within 13% of it: its bits taken from a constant."""
-
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        bits = builder.bitcast(arguments[0], ir.IntType(32))
-        return builder.bitcast(builder.sub(ir.IntType(32)(0x7EF311C3), bits), ir.FloatType())
-
-    return types.float32(types.float32), generate
-
-
-@jit(fastmath={"contract"})
-def reciprocal(x):
-    """1 / x, of x from 1e-37 to 1e37, by Newton's method: sooner than vectors are divided."""
-    y = _guessed_reciprocal(x)
-    y += y * (_ONE - x * y)
-    y += y * (_ONE - x * y)
-    return y + y * (_ONE - x * y)
-
-
-@jit(fastmath={"contract"})
-def gelu(x):
-    """X · Φ(x), Φ the distribution function of the normal distribution."""
-    z = abs(x) * _SQRT_HALF
-    t = reciprocal(_ONE + _T * z)
-    tail = ((((_A5 * t + _A4) * t + _A3) * t + _A2) * t + _A1) * t * exp(-z * z) * _HALF
-    return x * _HALF + abs(x) * (_HALF - tail)
-
-
-@jit(fastmath={"contract"})
-def gelu_slope(x):
-    """The derivative of GELU, Φ(x) + x φ(x)."""
-    z = abs(x) * _SQRT_HALF
-    t = reciprocal(_ONE + _T * z)
-    bell = exp(-z * z)
-    tail = ((((_A5 * t + _A4) * t + _A3) * t + _A2) * t + _A1) * t * bell * _HALF
-    return (tail if x < _ZERO else _ONE - tail) + x * bell * _ONE_OVER_SQRT_2_PI
 
 
 @jit(fastmath={"contract", "reassoc"})

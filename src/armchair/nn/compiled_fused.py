@@ -11,12 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from armchair.core.jit import jit, piece
-from armchair.core.vectors import LANES, load, store
+from armchair.core.vectors import LANES, load, load_first, store, store_first
 from armchair.nn.compiled_functions import (
     gelu,
-    gelu_of,
     gelu_slope,
-    gelu_slope_of,
     moments,
     stored_in,
     widened,
@@ -158,9 +156,11 @@ def bias_gelu(x, bias, activated, thread, num_threads, _counter):
     for row in range(rows * thread // num_threads, rows * (thread + 1) // num_threads):
         of_row, to = piece(x, row * dim, dim), piece(activated, row * dim, dim)
         for i in range(0, whole, LANES):
-            store(to, i, gelu_of(load(of_row, i) + load(bias, i)))
-        for i in range(whole, dim):
-            to[i] = stored_in(to, gelu(widened(of_row[i]) + bias[i]))
+            store(to, i, gelu(load(of_row, i) + load(bias, i)))
+        if whole < dim:
+            left = dim - whole
+            numbers = load_first(of_row, whole, left) + load_first(bias, whole, left)
+            store_first(to, whole, left, gelu(numbers))
 
 
 @jit()
@@ -176,10 +176,12 @@ def bias_gelu_backward(x, bias, d_activated, d_x, totals, thread, num_threads, _
             of_row, given = piece(x, row * dim, dim), piece(d_activated, row * dim, dim)
             to = piece(d_x, row * dim, dim)
             for i in range(0, whole, LANES):
-                slopes = gelu_slope_of(load(of_row, i) + load(bias, i)) * load(given, i)
+                slopes = gelu_slope(load(of_row, i) + load(bias, i)) * load(given, i)
                 store(to, i, slopes)
                 store(d_bias, i, load(d_bias, i) + slopes)
-            for i in range(whole, dim):
-                slope = widened(given[i]) * gelu_slope(widened(of_row[i]) + bias[i])
-                to[i] = stored_in(to, slope)
-                d_bias[i] += slope
+            if whole < dim:
+                left = dim - whole
+                slopes = gelu_slope(load_first(of_row, whole, left) + load_first(bias, whole, left))
+                slopes = slopes * load_first(given, whole, left)
+                store_first(to, whole, left, slopes)
+                store_first(d_bias, whole, left, load_first(d_bias, whole, left) + slopes)

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from armchair.core.jit import halves_of, jit, meet, piece
-from armchair.core.vectors import LANES, as_bfloat16, load, store
+from armchair.core.vectors import LANES, as_bfloat16, load, load_first, store, store_first
 from armchair.nn.amx import BLOCK, TILE, apart, configure_tiles, multiply_tiles, release_tiles
-from armchair.nn.compiled_functions import gelu, gelu_of, layer_norm, softmax, stored_in
+from armchair.nn.compiled_functions import gelu, layer_norm, softmax, stored_in
 from armchair.nn.panels import PANEL, multiply
 
 _QKV, _PROJECTION, _HIDDEN, _MLP_PROJECTION, _HEAD = range(5)
@@ -286,9 +286,10 @@ def _stage(number, thread, index, memory, past, weights, layout, tables, eps):
             )
             whole = len(after) - len(after) % LANES
             for i in range(0, whole, LANES):
-                store(after, i, gelu_of(load(before, i)))
-            for i in range(whole, len(after)):
-                after[i] = gelu(before[i])
+                store(after, i, gelu(load(before, i)))
+            if whole < len(after):
+                left = len(after) - whole
+                store_first(after, whole, left, gelu(load_first(before, whole, left)))
     else:
         start, stop = _share(
             memory, weights, layout, tables, _MLP_PROJECTION, layer, thread, layout.activated,
