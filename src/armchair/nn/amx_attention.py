@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from armchair.core.jit import jit, piece
 from armchair.core.vectors import (
@@ -115,6 +116,16 @@ def layout_of(batch: int, length: int, num_heads: int, head_dim: int, places: in
             starts[name] = at
             at += size
     return Layout(batch, length, num_heads, head_dim, places, turned, **starts)
+
+
+def sizes_forward(layout: Layout) -> dict[torch.dtype, int]:
+    """Numbers of each kind that a thread of `attend` needs."""
+    return {torch.bfloat16: layout.halves_forward, torch.float32: layout.floats_forward}
+
+
+def sizes_backward(layout: Layout) -> dict[torch.dtype, int]:
+    """The same of `attend_backward`."""
+    return {torch.bfloat16: layout.halves_backward, torch.float32: layout.floats_backward}
 
 
 @jit()

@@ -48,8 +48,8 @@ def blocked_attention(
     """
     if bias is None:
         bias = qkv.new_zeros(qkv.shape[2], dtype=torch.float32)
-    attention = _TiledAttention if _is_for_tiles(qkv, num_heads) else _BlockedAttention
-    return attention.apply(qkv, bias, pattern, num_heads)
+    is_tiled = _is_for_tiles(qkv, num_heads)
+    return _BlockedAttention.apply(qkv, bias, pattern, num_heads, is_tiled)
 
 
 class BlockPlan(NamedTuple):
@@ -152,74 +152,57 @@ def _is_for_tiles(qkv: Tensor, num_heads: int) -> bool:
 class _BlockedAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, qkv: Tensor, bias: Tensor, pattern: AttentionPattern, num_heads: int
+        ctx: Any,
+        qkv: Tensor,
+        bias: Tensor,
+        pattern: AttentionPattern,
+        num_heads: int,
+        is_tiled: bool,
     ) -> Tensor:
-        from armchair.core.jit import room, share  # imports numba
-        from armchair.nn.compiled_attention import attend, layout_of
+        from armchair.core.jit import share  # imports numba
 
-        qkv = qkv.contiguous()
+        loops, qkv = _loops(is_tiled), qkv.contiguous()
         batch, length, dim = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-        plan = block_plan(pattern)
-        layout = layout_of(batch, length, num_heads, dim // num_heads, len(plan.order))
+        plan = tile_plan(pattern) if is_tiled else block_plan(pattern)
+        layout = loops.layout_of(batch, length, num_heads, dim // num_heads, len(plan.order))
         factor = np.float32((dim // num_heads) ** -0.5)
-        memory = room(layout.forward_size)
-        outputs = qkv.new_empty(batch, length, dim)
-        share(attend, qkv, bias.float(), *plan, layout, factor, memory, outputs)
-        ctx.save_for_backward(qkv, bias)
-        ctx.plan, ctx.layout, ctx.factor = plan, layout, factor
+        outputs, kept = qkv.new_empty(batch, length, dim), []
+        if is_tiled:
+            shape = (batch, num_heads, 2 * len(plan.order))
+            kept = [torch.empty(shape, dtype=torch.float32, device="cpu")]
+        rooms = _rooms(loops.sizes_forward(layout))
+        share(loops.attend, qkv, bias.float(), *plan, layout, factor, *rooms, outputs, *kept)
+        ctx.save_for_backward(qkv, bias, *kept)
+        ctx.loops, ctx.plan, ctx.layout, ctx.factor = loops, plan, layout, factor
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor, Tensor, None, None]:
-        from armchair.core.jit import room, share
-        from armchair.nn.compiled_attention import attend_backward
+    ) -> tuple[Tensor, Tensor, None, None, None]:
+        from armchair.core.jit import share
 
-        qkv, bias = ctx.saved_tensors
-        memory = room(ctx.layout.backward_size)
-        d_qkv, d_bias = torch.empty_like(qkv), bias.new_zeros(len(qkv), len(bias)).float()
-        rest = (ctx.layout, ctx.factor, memory, gradient.contiguous(), d_qkv, d_bias)
-        share(attend_backward, qkv, bias.float(), *ctx.plan, *rest)
-        return d_qkv, d_bias.sum(0).to(bias), None, None
+        qkv, bias, *kept = ctx.saved_tensors
+        rooms = _rooms(ctx.loops.sizes_backward(ctx.layout))
+        d_qkv = torch.empty_like(qkv)
+        d_bias = torch.zeros(len(qkv), len(bias), dtype=torch.float32, device="cpu")
+        rest = (ctx.layout, ctx.factor, *rooms, *kept, gradient.contiguous(), d_qkv, d_bias)
+        share(ctx.loops.attend_backward, qkv, bias.float(), *ctx.plan, *rest)
+        return d_qkv, d_bias.sum(0).to(bias), None, None, None
 
 
-class _TiledAttention(torch.autograd.Function):
-    """The same in tiles, where a processor has them; see amx_attention.py."""
+def _loops(is_tiled: bool) -> Any:
+    """The module that has them."""
+    if is_tiled:
+        from armchair.nn import amx_attention as loops
+    else:
+        from armchair.nn import compiled_attention as loops
+    return loops
 
-    @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, bias: Tensor, pattern: AttentionPattern, num_heads: int
-    ) -> Tensor:
-        from armchair.core.jit import room, share
-        from armchair.nn.amx_attention import attend, layout_of
 
-        qkv = qkv.contiguous()
-        batch, length, dim = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-        plan = tile_plan(pattern)
-        layout = layout_of(batch, length, num_heads, dim // num_heads, len(plan.order))
-        factor = np.float32((dim // num_heads) ** -0.5)
-        memory = room(layout.halves_forward, torch.bfloat16), room(layout.floats_forward)
-        outputs = qkv.new_empty(batch, length, dim)
-        moments = bias.new_empty(batch * num_heads, len(plan.order) * 2, dtype=torch.float32)
-        share(attend, qkv, bias.float(), *plan, layout, factor, *memory, outputs, moments)
-        ctx.save_for_backward(qkv, bias, moments)
-        ctx.plan, ctx.layout, ctx.factor = plan, layout, factor
-        return outputs
+def _rooms(sizes: dict[torch.dtype, int]) -> list[Tensor]:
+    """Memory of all threads."""
+    from armchair.core.jit import room
 
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor, Tensor, None, None]:
-        from armchair.core.jit import room, share
-        from armchair.nn.amx_attention import attend_backward
-
-        qkv, bias, moments = ctx.saved_tensors
-        layout = ctx.layout
-        memory = room(layout.halves_backward, torch.bfloat16), room(layout.floats_backward)
-        d_qkv, d_bias = torch.empty_like(qkv), bias.new_empty(len(qkv), len(bias)).float()
-        rest = (layout, ctx.factor, *memory, moments, gradient.contiguous(), d_qkv, d_bias)
-        share(attend_backward, qkv, bias.float(), *ctx.plan, *rest)
-        return d_qkv, d_bias.sum(0).to(bias), None, None
+    return [room(size, dtype) for dtype, size in sizes.items()]

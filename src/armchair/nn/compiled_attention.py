@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from armchair.core.jit import jit, piece
 from armchair.nn.compiled_functions import softmax, stored_in, widened
@@ -75,6 +76,16 @@ def layout_of(batch: int, length: int, num_heads: int, head_dim: int, places: in
         starts[name] = at
         at += size
     return Layout(batch, length, num_heads, head_dim, places, width, **starts)
+
+
+def sizes_forward(layout: Layout) -> dict[torch.dtype, int]:
+    """Numbers of each kind that a thread of `attend` needs."""
+    return {torch.float32: layout.forward_size}
+
+
+def sizes_backward(layout: Layout) -> dict[torch.dtype, int]:
+    """The same of `attend_backward`."""
+    return {torch.float32: layout.backward_size}
 
 
 @jit()
