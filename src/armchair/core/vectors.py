@@ -86,14 +86,6 @@ def narrowed(builder: Any, numbers: Any) -> Any:
     return builder.trunc(builder.select(is_none, all_are(0x7FC0), nearest), of(_I16))
 
 
-def fetched(builder: Any, place: Any, *, in_first_cache: bool) -> None:
-    """Ask for the line of memory that a pointer lies in, for the first cache or the second."""
-    place = builder.bitcast(place, ir.IntType(8).as_pointer())
-    words = [place, _I32(0), _I32(3 if in_first_cache else 2), _I32(1)]  # to read; data
-    kind = ir.FunctionType(ir.VoidType(), [word.type for word in words])
-    builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), words)
-
-
 def _place(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
     data = context.make_array(kind)(context, builder, array).data
     return builder.gep(data, [at])
@@ -143,7 +135,11 @@ def prefetch(_: Any, array: Any, at: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = _place(context, builder, signature.args[0], *arguments)
-        fetched(builder, place, in_first_cache=True)
+        place = builder.bitcast(place, ir.IntType(8).as_pointer())
+        words = [place, _I32(0), _I32(3), _I32(1)]  # to read, into the first cache; data
+        kind = ir.FunctionType(ir.VoidType(), [word.type for word in words])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(fetch, words)
         return context.get_dummy_value()
 
     return types.void(array, at), generate

@@ -29,7 +29,7 @@ from numba import types
 from numba.core import cgutils
 
 from armchair.core.jit import intrinsic, jit, shared_function
-from armchair.core.vectors import fetched, processor_has
+from armchair.core.vectors import processor_has
 
 TILE = 16
 """Rows of a tile, and columns; it holds twice as many bfloat16 in a row."""
@@ -203,10 +203,6 @@ def _product(module: Any, high: int, wide: int, words: list[Any]) -> Any:
             _instruct(builder, "tileloadd64", _I8(4 + i), begin, row_distance)
         for j in range(wide):
             begin = builder.gep(right, [builder.mul(columns_distance, _I64(j))])
-            following = builder.gep(begin, [builder.mul(columns_distance, _I64(wide))])
-            for line in range(TILE):  # the same step's of the next columns
-                place = builder.gep(following, [_I64(4 * TILE * line)])
-                fetched(builder, place, in_first_cache=False)
             _instruct(builder, "tileloadd64", _I8(6 + j), begin, _I64(4 * TILE))
         for i, j in places:
             _instruct(builder, "tdpbf16ps", of(i, j), _I8(4 + i), _I8(6 + j))
