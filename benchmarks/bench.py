@@ -5,10 +5,12 @@
 
 Every contestant is a process of its own (benchmarks/contestants), the rivals' in .venv-rivals;
 within a row they take turns, so that all see the same machine, and each has the machine to itself.
-Medians over turns; slow ones have fewer. The floor is measured before each row. Prints a table, and
-writes benchmarks/results/bench.json and bench.md, a row as soon as it is there; rows that are not
-measured stay as they were, with the commit, the date and the machine that they are of. On another
-machine give another name with --out; on part of one, start it under `taskset`.
+A turn takes two seconds or more: an update of 0.2 s would mostly show how its data comes back to
+caches that the others have filled. Medians over turns; slow ones have fewer. The floor is measured
+before each row. Prints a table, and writes benchmarks/results/bench.json and bench.md, a row as
+soon as it is there; rows that are not measured stay as they were, with the commit, the date and the
+machine that they are of. On another machine give another name with --out; on part of one, start it
+under `taskset`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ HERE = Path(__file__).parent
 RESULTS, CONTESTANTS = HERE / "results", HERE / "contestants"
 RIVALS_PYTHON = HERE.parent / ".venv-rivals" / "bin" / "python"
 CPU = torch.device("cpu")
+TURN_SECONDS = 2  # at least
 TURNS, ENOUGH_SECONDS = 5, 30  # no more turns of a contestant that has taken so long
 
 
@@ -185,7 +188,7 @@ class Process:
     def turn(self) -> dict[str, float]:
         """Seconds, units, and the peak of the memory."""
         assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
+        self.process.stdin.write(f"{TURN_SECONDS}\n")
         self.process.stdin.flush()
         return self._answer()
 

@@ -1,9 +1,11 @@
-"""How a contestant is run: a process that does one task, once for each line that it is sent.
+"""How a contestant is run: a process that does one task, for each line that it is sent.
 
     python ours.py sample A 8 bf16
 
-It prints a line of JSON once it is warm, and one after each run: the seconds that it took, the
-units of work that were done, and the peak of its memory. Imported by every environment.
+It prints a line of JSON once it is warm. A line that it is sent has the least seconds of a turn:
+the work is done once, or as often as fills them, and a line of JSON printed with the seconds that
+it took, the units of work that were done, and the peak of its memory. Imported by every
+environment.
 """
 
 from __future__ import annotations
@@ -30,10 +32,10 @@ def serve(build: Callable[[str, str, int, str], tuple[Run, dict[str, Any]]]) -> 
     sys.stdout = sys.stderr  # whatever a library prints is no answer
     run, about = build(task, shape, int(batch), variant)
     print(json.dumps(about), file=answers, flush=True)
-    for _ in sys.stdin:
-        started = time.perf_counter()
-        units = run()
-        seconds = time.perf_counter() - started
+    for line in sys.stdin:
+        started, units = time.perf_counter(), run()
+        while (seconds := time.perf_counter() - started) < float(line):
+            units += run()
         answer = {"seconds": seconds, "units": units, "peak_bytes": peak_bytes()}
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -53,14 +53,17 @@ def test_what_is_served_is_timed_and_other_output_kept_apart(
         return lambda: 7, {"precision": "float32"}
 
     monkeypatch.setattr(sys, "argv", ["x.py", "train", "A", "8", "full"])
-    monkeypatch.setattr(sys, "stdin", io.StringIO("go\ngo\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("0\n0\n0.02\n"))
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back afterwards
     serving.serve(build)
     output, errors = capsys.readouterr()
     about, *answers = map(json.loads, output.splitlines())
     assert about == {"precision": "float32"}
-    assert [answer["units"] for answer in answers] == [7, 7]
+    assert [answer["units"] for answer in answers[:2]] == [7, 7]
+    assert answers[2]["units"] > 7  # as often as fills the seconds
+    assert answers[2]["units"] % 7 == 0
     assert all(answer["seconds"] >= 0 and answer["peak_bytes"] > 2**20 for answer in answers)
+    assert answers[2]["seconds"] >= 0.02
     assert errors == "a library's greeting\n"
 
 
@@ -75,6 +78,7 @@ def test_contestants_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     text = "from serving import serve; serve(lambda *given: (lambda: 5, {'precision': given[3]}))"
     rival = script(tmp_path, text)
     monkeypatch.setattr(bench, "RIVALS_PYTHON", sys.executable)
+    monkeypatch.setattr(bench, "TURN_SECONDS", 0)
     variants = [Contestant(f"armchair, {one}", rival.script, one) for one in ("float32", "int8")]
     row = Row("training A", "train", "A", 8, tuple(variants), (rival,))
     ours, fewer_bits, theirs = bench.measure(row)
