@@ -2,7 +2,7 @@ import logging
 import os
 import subprocess
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from llvmlite.binding import get_host_cpu_features
 
 from armchair.core import jit as jit_module
-from armchair.core.jit import Threads, _Announcer, jit, meet, piece, share
+from armchair.core.jit import Threads, _Announcer, borrowed, jit, meet, piece, share
 from armchair.nn import panels
 from armchair.nn.compiled_cross_entropy import cross_entropy
 
@@ -79,6 +79,26 @@ def test_a_piece_is_a_part_of_its_array():
     numbers = np.zeros(8)
     fill(numbers, 2, 3, 5.0)
     assert numbers.tolist() == [0, 0, 5, 5, 5, 0, 0, 0]
+
+
+class Pair(NamedTuple):
+    numbers: Any
+    factor: Any
+
+
+@jit()
+def double_borrowed(numbers, pair):
+    numbers, pair = borrowed((numbers, pair))
+    for i in range(len(numbers)):
+        numbers[i] = pair.numbers[i, 0] * pair.factor
+
+
+def test_what_is_borrowed_is_the_same_and_counts_no_holders():
+    numbers, others = np.zeros(3), np.arange(6.0).reshape(3, 2)
+    holders = sys.getrefcount(numbers), sys.getrefcount(others)
+    double_borrowed(numbers, Pair(others, 2))
+    assert numbers.tolist() == [0, 4, 8]
+    assert (sys.getrefcount(numbers), sys.getrefcount(others)) == holders
 
 
 def test_what_is_called_must_be_defined_before():

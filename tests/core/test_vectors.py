@@ -18,7 +18,9 @@ from armchair.core.vectors import (
     store,
     store_first,
     store_words,
+    sum_of,
     transpose,
+    zero_below,
 )
 
 
@@ -105,6 +107,29 @@ def test_bits_choose_from_the_lowest_on():
     results = np.zeros(16, np.float32)
     choose(np.array([0, 0b1000000000000110], np.uint16), x, y, results)
     assert [i for i in range(1, 16) if results[i] > 0] == [1, 2, 15]
+
+
+@jit()
+def keep(x, y, least, results):
+    store(results, 0, zero_below(spread(least), load(x, 0), load(y, 0)))
+
+
+def test_what_is_below_becomes_zero_and_what_is_no_number_is_not():
+    x = np.array([-np.inf, -1, 2, 2.5, np.inf, np.nan, *range(10)], np.float32)
+    y = np.arange(1, 17, dtype=np.float32)
+    results = np.zeros(16, np.float32)
+    keep(x, y, np.float32(2), results)
+    np.testing.assert_array_equal(results, np.where(x < 2, 0, y))
+
+
+@jit()
+def add_up(x):
+    return sum_of(load(x, 0))
+
+
+def test_all_lanes_are_added_up():
+    x = np.array([3**lane for lane in range(LANES)], np.float32)  # all sums are whole numbers
+    assert add_up(x) == x.sum(dtype=np.float64)
 
 
 @jit()

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -8,6 +9,7 @@ from armchair.nn.compiled_functions import (
     exp,
     exp2,
     exp_64,
+    exp_sum,
     gelu,
     gelu_slope,
     layer_norm,
@@ -78,14 +80,24 @@ def test_layer_norm_is_torchs():
         torch.testing.assert_close(output, F.layer_norm(x, (width,), gain, bias))
 
 
-def test_softmax_is_torchs_and_hides_what_is_minus_infinity():
+@pytest.mark.parametrize("size", [7, 50, 96])
+def test_softmax_is_torchs_and_hides_what_is_minus_infinity(size):
     torch.manual_seed(0)
-    scores = torch.randn(50) * 4
-    scores[10:20] = -torch.inf
+    scores = torch.randn(size) * 4
+    scores[2:20:3] = -torch.inf
     found = scores.clone()
     softmax(found.numpy(), np.float32(0.7))
     torch.testing.assert_close(found, (scores * 0.7).softmax(0))
-    assert (found[10:20] == 0).all()
+    assert (found[2:20:3] == 0).all()
+
+
+@pytest.mark.parametrize("place", [3, 40])  # of whole vectors, and behind them
+def test_what_is_far_below_the_largest_is_no_subnormal_number(place):
+    scores = torch.zeros(41)
+    scores[place] = -80
+    total = exp_sum(scores.numpy(), np.float32(1))[1]
+    assert scores[place] == 0
+    assert total == pytest.approx(40)
 
 
 @jit()

@@ -361,6 +361,35 @@ def _part_of(kind: Any) -> Any:
     return part
 
 
+def _without_owners(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    if isinstance(kind, types.Array):
+        made = context.make_array(kind)(context, builder, value)
+        made.meminfo, made.parent = (
+            cgutils.get_null_value(part.type) for part in (made.meminfo, made.parent)
+        )
+        return made._getvalue()
+    if hasattr(kind, "types"):  # a tuple's
+        for number, part in enumerate(kind.types):
+            given = builder.extract_value(value, number)
+            given = _without_owners(context, builder, part, given)
+            value = builder.insert_value(value, given, number)
+    return value
+
+
+@intrinsic
+def borrowed(_: Any, value: Any) -> Any:
+    """An array, or a tuple with arrays, whose holders are not counted from here on.
+
+    A compiled function that gives an array to another one counts who holds it, and threads wait for
+    each other to count. For arrays that somebody else holds for as long as they are used.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _without_owners(context, builder, value, arguments[0])
+
+    return value(value), generate
+
+
 # A part of a flat array, as `array[start : start + size]` is, at no cost: a slice counts who holds
 # the array, and threads wait for each other to count.
 piece = _part_of(None)

@@ -345,6 +345,38 @@ def larger(_: Any, x: Any, y: Any) -> Any:
 
 
 @intrinsic
+def zero_below(_: Any, least: Any, x: Any, y: Any) -> Any:
+    """0 where x is less than so much, y elsewhere."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        least, x, y = arguments
+        is_less = builder.fcmp_ordered("<", x, least)
+        return builder.select(is_less, _FLOATS([0.0] * LANES), y)
+
+    return FLOATS(least, x, y), generate
+
+
+def folded(builder: Any, numbers: Any, join: Any) -> Any:
+    """One number of a vector's sixteen: its halves are joined, then that's, until one is left."""
+    size = LANES // 2
+    while size:
+        other = _WORDS([(lane + size) % LANES for lane in range(LANES)])
+        numbers = join(numbers, builder.shuffle_vector(numbers, numbers, other))
+        size //= 2
+    return builder.extract_element(numbers, _I32(0))
+
+
+@intrinsic
+def sum_of(_: Any, x: Any) -> Any:
+    """The sum of sixteen numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return folded(builder, arguments[0], builder.fadd)
+
+    return types.float32(x), generate
+
+
+@intrinsic
 def chosen(_: Any, bits: Any, at: Any, x: Any, y: Any) -> Any:
     """X where the bits of a number of an array of uint16 are set, the lowest first; y elsewhere."""
 

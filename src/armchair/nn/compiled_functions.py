@@ -17,13 +17,19 @@ from numba.core import cgutils
 
 from armchair.core.jit import intrinsic, jit
 from armchair.core.vectors import (
+    LANES,
+    folded,
     larger,
+    load,
     narrowed,
     rough_reciprocal,
     rounded,
     scaled,
     smaller,
     spread,
+    store,
+    sum_of,
+    zero_below,
 )
 
 _f = np.float32
@@ -256,46 +262,50 @@ def largest(_context: Any, numbers: Any) -> Any:
 
     What is not a number is passed over; of nothing else, -inf.
     """
-    width, float_, i64 = 16, ir.FloatType(), ir.IntType(64)
-    vector = ir.VectorType(float_, width)
+    float_, i64 = ir.FloatType(), ir.IntType(64)
+    vector = ir.VectorType(float_, LANES)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
         count = builder.extract_value(array.shape, 0)
-        whole = builder.and_(count, i64(-width))
-        start = ir.Constant(vector, [float("-inf")] * width)
+        whole = builder.and_(count, i64(-LANES))
+        start = ir.Constant(vector, [float("-inf")] * LANES)
         highest = cgutils.alloca_once_value(builder, start)
 
-        def keep(place: Any, numbers: Any) -> None:
-            before = builder.load(place)
-            above = builder.fcmp_ordered(">", numbers, before)
-            builder.store(builder.select(above, numbers, before), place)
+        def above(one: Any, other: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(">", one, other), one, other)
 
-        with cgutils.for_range_slice(builder, i64(0), whole, i64(width)) as (index, _):
+        with cgutils.for_range_slice(builder, i64(0), whole, i64(LANES)) as (index, _):
             place = builder.bitcast(builder.gep(array.data, [index]), vector.as_pointer())
             loaded = builder.load(place)
             loaded.align = 4
-            keep(highest, loaded)
-        lanes = builder.load(highest)
-        found = cgutils.alloca_once_value(builder, float_(float("-inf")))
-        for lane in range(width):
-            keep(found, builder.extract_element(lanes, ir.IntType(32)(lane)))
+            builder.store(above(loaded, builder.load(highest)), highest)
+        found = cgutils.alloca_once_value(builder, folded(builder, builder.load(highest), above))
         with cgutils.for_range_slice(builder, whole, count, i64(1)) as (index, _):
-            keep(found, builder.load(builder.gep(array.data, [index])))
+            number = builder.load(builder.gep(array.data, [index]))
+            builder.store(above(number, builder.load(found)), found)
         return builder.load(found)
 
     return types.float32(numbers), generate
 
 
-@jit(fastmath={"contract", "reassoc"})
+@jit(fastmath={"contract"})
 def exp_sum(scores, factor):
     """Make scores e to the (score - largest) · factor, factor above 0; the largest, and the sum.
 
     What would be below 1e-32 becomes 0. Smaller numbers, scaled, would be subnormal, which cost a
     hundred times what others do.
     """
-    highest, total = largest(scores), _f(0)
-    for i in range(len(scores)):
+    highest, whole = largest(scores), len(scores) - len(scores) % LANES
+    sums = spread(_ZERO)
+    for i in range(0, whole, LANES):
+        below = (load(scores, i) - spread(highest)) * spread(factor * _LOG2_E)
+        least = spread(_NEGLIGIBLE * _LOG2_E)
+        powers = zero_below(least, below, exp2(larger(least, below)))
+        store(scores, i, powers)
+        sums = sums + powers
+    total = sum_of(sums)
+    for i in range(whole, len(scores)):
         below = (scores[i] - highest) * factor
         scores[i] = _ZERO if below < _NEGLIGIBLE else exp(below)
         total += scores[i]
@@ -306,6 +316,8 @@ def exp_sum(scores, factor):
 def softmax(scores, factor):
     """Of scores times a positive factor, in place; see `exp_sum`."""
     _, total = exp_sum(scores, factor)
-    scale = _ONE / total
-    for i in range(len(scores)):
+    scale, whole = _ONE / total, len(scores) - len(scores) % LANES
+    for i in range(0, whole, LANES):
+        store(scores, i, load(scores, i) * spread(scale))
+    for i in range(whole, len(scores)):
         scores[i] *= scale

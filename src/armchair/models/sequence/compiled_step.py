@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from armchair.core.jit import halves_of, jit, meet, piece
-from armchair.core.vectors import LANES, as_bfloat16, load, load_first, store, store_first
+from armchair.core.jit import borrowed, halves_of, jit, meet, piece
+from armchair.core.vectors import LANES, as_bfloat16, load, load_first, prefetch, store, store_first
 from armchair.nn.amx import BLOCK, TILE, apart, configure_tiles, multiply_tiles, release_tiles
 from armchair.nn.compiled_functions import gelu, layer_norm, softmax, stored_in
 from armchair.nn.panels import PANEL, multiply
 
 _QKV, _PROJECTION, _HIDDEN, _MLP_PROJECTION, _HEAD = range(5)
 _STAGES = 5  # of a layer
+_LINE = 64  # bytes that memory gives at once
 GROUP = 8  # rows that attend together at most
 
 
@@ -86,6 +87,17 @@ def _keep(qkv, keys, values, slots, slot, head, past, layout):
 
 
 @jit()
+def _request(past, keys, values, slots, begin, panels, layout):
+    """Ask for what a row's head is to read of its past: as many panels of slots, and from which."""
+    first, last, line = begin * PANEL, (begin + panels) * PANEL, _LINE // past.itemsize
+    for at in range(first * layout.head_dim, last * layout.head_dim, line):
+        prefetch(past, keys + at)
+    for i in range(0, layout.head_dim, PANEL):
+        for at in range(first * PANEL, last * PANEL, line):
+            prefetch(past, values + i * slots + at)
+
+
+@jit()
 def _attend_group(first, count, prompt, head, layer, index, thread, memory, past, layout, tables):
     """One head of rows of one prompt, whose part of the products they share."""
     text, dim = layout.text_length, layout.head_dim
@@ -97,19 +109,24 @@ def _attend_group(first, count, prompt, head, layer, index, thread, memory, past
     scores = layout.scores + thread * GROUP * distance
     means = layout.means + thread * (GROUP + 1) * filled_dim
     own_means = means + GROUP * filled_dim
+    total, seen = length + panels * PANEL, begin * PANEL
     of_prompt = (layer * layout.num_prompts + prompt) * layout.num_heads + head
     width = tables.linears[_QKV, 3] * PANEL
     queries = layout.qkv + first * width + head * dim
+    item = first * layout.num_heads + head
+    keys, values = all_keys + item * slots * dim, all_values + item * slots * filled_dim
+    _request(past, keys, values, slots, begin, panels, layout)
     multiply(
         memory, queries, width, count, past, layout.prompt_keys + of_prompt * length * dim, size,
         length // PANEL, dim, memory, scores, distance,
     )  # fmt: skip
 
-    total, seen = length + panels * PANEL, begin * PANEL
     for row in range(count):
-        item = (first + row) * layout.num_heads + head
-        keys, values = all_keys + item * slots * dim, all_values + item * slots * filled_dim
         qkv = piece(memory, layout.qkv + (first + row) * width, width)
+        next_keys = keys + layout.num_heads * slots * dim
+        next_values = values + layout.num_heads * slots * filled_dim
+        if row + 1 < count:
+            _request(past, next_keys, next_values, slots, begin, panels, layout)
         _keep(qkv, keys, values, slots, slot, head, past, layout)
         of_row = scores + row * distance
         multiply(
@@ -124,6 +141,7 @@ def _attend_group(first, count, prompt, head, layer, index, thread, memory, past
         for i in range(hidden, hidden_stop):
             weights[length + tables.hidden[i] - seen] = -np.inf
         softmax(weights, np.float32(1) / np.sqrt(np.float32(dim)))
+        keys, values = next_keys, next_values
 
     multiply(
         memory, scores, distance, count, past,
@@ -170,18 +188,21 @@ def _normalise(memory, layout, norm, normed, eps):
 
 
 @jit()
-def _add_parts(memory, square, group, count, wide, outputs, width):
-    """Add the sums of rows' two parts, and write them to their rows."""
-    for i in range(count):
-        for column in range(0, wide * TILE, LANES):
+def _add_parts(memory, square, group, count, wide, bias, outputs, width):
+    """Add the sums of rows' two parts and the bias, and write them to their rows."""
+    for column in range(0, wide * TILE, LANES):
+        of_columns = load(memory, bias + column)
+        for i in range(count):
             at = square + i * BLOCK + column
             sums = load(memory, at) + load(memory, at + group * BLOCK)
-            store(memory, outputs + i * width + column, sums)
+            store(memory, outputs + i * width + column, sums + of_columns)
 
 
 @jit()
-def _multiply_in_tiles(memory, rows, inputs, weights, panel, count, layout, thread, outputs, width):
-    """Rows, in two parts of bfloat16, times neighbouring panels of weights.
+def _multiply_in_tiles(
+    memory, rows, inputs, weights, panel, count, bias, layout, thread, outputs, width
+):
+    """Rows, in two parts of bfloat16, times neighbouring panels of weights, and a bias.
 
     Eight rows or sixteen make a group, whose first parts and second parts are the rows of a block;
     of its sums each two are added, so that a row's have the same bits whichever stand beside it.
@@ -197,7 +218,8 @@ def _multiply_in_tiles(memory, rows, inputs, weights, panel, count, layout, thre
             store(parts, to + i, numbers)
             store(parts, to + group * distance + i, numbers - as_bfloat16(numbers))
     # The sums of a block are added while the next one's product is under way.
-    squares, before, to, left, panels = layout.square + 2 * thread * BLOCK * BLOCK, 0, 0, 0, 0
+    squares, before = layout.square + 2 * thread * BLOCK * BLOCK, 0
+    left, panels, of_panels, to = 0, 0, 0, 0
     configure_tiles()
     for number in range(0, count, 2):
         wide = min(2, count - number)
@@ -208,10 +230,10 @@ def _multiply_in_tiles(memory, rows, inputs, weights, panel, count, layout, thre
                 weights, panel + number * inputs * TILE, inputs * TILE, inputs // BLOCK, memory,
                 squares + square, BLOCK,
             )  # fmt: skip
-            _add_parts(memory, squares + before, group, left, panels, to, width)
+            _add_parts(memory, squares + before, group, left, panels, of_panels, to, width)
             before, left, panels = square, min(group, num_rows - row), wide
-            to = outputs + row * width + number * TILE
-    _add_parts(memory, squares + before, group, left, panels, to, width)
+            of_panels, to = bias + number * TILE, outputs + row * width + number * TILE
+    _add_parts(memory, squares + before, group, left, panels, of_panels, to, width)
     release_tiles()
 
 
@@ -223,18 +245,18 @@ def _share(memory, weights, layout, tables, name, layer, thread, rows, outputs):
     distance, width = inputs * PANEL, count * PANEL
     first, last = start * PANEL, stop * PANEL
     panel = at + (layer * count + start) * distance
+    scales = factors + 2 * layer * width + first
     if layout.is_tiled:
         _multiply_in_tiles(
-            memory, rows, inputs, weights, panel, stop - start, layout, thread, outputs + first,
-            width,
+            memory, rows, inputs, weights, panel, stop - start, scales + width, layout, thread,
+            outputs + first, width,
         )  # fmt: skip
-    else:
-        multiply(
-            memory, rows, inputs, layout.num_rows, weights, panel, distance, stop - start, inputs,
-            memory, outputs + first, width,
-        )  # fmt: skip
-    scale = piece(memory, factors + 2 * layer * width + first, last - first)
-    bias = piece(memory, factors + (2 * layer + 1) * width + first, last - first)
+        return first, last
+    multiply(
+        memory, rows, inputs, layout.num_rows, weights, panel, distance, stop - start, inputs,
+        memory, outputs + first, width,
+    )  # fmt: skip
+    scale, bias = piece(memory, scales, last - first), piece(memory, scales + width, last - first)
     for row in range(layout.num_rows):
         output = piece(memory, outputs + row * width + first, last - first)
         for i in range(len(output)):
@@ -321,6 +343,7 @@ def advance(
     Returns:
         How often they have met then, the last time with all logits written.
     """
+    memory, past, weights, tables = borrowed((memory, past, weights, tables))
     if thread == 0:
         for row in range(layout.num_rows):
             x = piece(memory, layout.x + row * layout.dim, layout.dim)
