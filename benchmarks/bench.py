@@ -10,7 +10,8 @@ caches that the others have filled. Medians over turns; slow ones have fewer. Th
 before each row. Prints a table, and writes benchmarks/results/bench.json and bench.md, a row as
 soon as it is there; rows that are not measured stay as they were, with the commit, the date and the
 machine that they are of. On another machine give another name with --out; on part of one, start it
-under `taskset`.
+under `taskset`. With --without-amx nobody multiplies in tiles, nor does the floor, as on processors
+that have AVX512 and no more: bench-without-amx.json and .md.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 import torch
 from contestants.shapes import AUTOENCODER_BATCH, SHAPES
 from floor import drawing_seconds, measure_floor, training_seconds
+from llvmlite import binding as llvm
 
 from armchair.core.device import has_fast_bf16, usable_cores
 from armchair.core.files import write_text
@@ -134,12 +136,16 @@ def _rows(precisions: list[str]) -> list[Row]:
             "train",
             shape,
             SHAPES[shape].train_batch,
-            # All hold their memory at once: in shape B there is no room for one more in 24 GiB.
+            # All hold their memory at once: in shape B there is no room for one more in 24 GiB,
+            # so that float32 has a row of its own, without rivals.
             _ours(*(precisions if shape == "A" else precisions[-1:])),
             (*theirs(3.5, *_in_each(precisions, "full", "mix")), *gpt2(2, precisions[-1])),
         )
         for shape in SHAPES
     ]
+    if precisions != ["float32"]:
+        batch = SHAPES["B"].train_batch
+        rows.append(Row("training B, float32", "train", "B", batch, _ours("float32"), ()))
     rivals = theirs(3, *_in_each(precisions, "full"))
     ours = _ours(precisions[-1])
     row = Row("training a discrete VAE", "autoencoder", "A", AUTOENCODER_BATCH, ours, rivals)
@@ -286,18 +292,35 @@ def _in_words(floor: dict[str, float]) -> str:
     return ", ".join(f"{name} {rate / 1e9:.0f} G{units[name]}/s" for name, rate in floor.items())
 
 
+def _without_amx() -> dict[str, str]:
+    """Settings by which neither oneDNN nor numba knows AMX; before either is used."""
+    features = llvm.get_host_cpu_features()
+    features.update({name: False for name in features if name.startswith("amx")})
+    return {
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16",
+        "NUMBA_CPU_NAME": llvm.get_host_cpu_name(),
+        "NUMBA_CPU_FEATURES": f"{features.flatten()},-prefer-256-bit",
+    }
+
+
 def main() -> None:
     """Measure, print the table, and write it down."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", nargs="+", default=[""], help="only rows that begin so")
     parser.add_argument("--against", nargs="+", default=[""], help="only rivals that begin so")
     parser.add_argument("--turns", type=int, default=TURNS, help="of each, unless it is slow")
-    parser.add_argument("--out", default="bench", help="the results' name, for another machine")
+    parser.add_argument("--out", help="the results' name, for another machine")
+    parser.add_argument("--without-amx", action="store_true", help="on processors that have it")
     options = parser.parse_args()
+    out = options.out or ("bench-without-amx" if options.without_amx else "bench")
     if options.turns < 1:
         parser.error(f"--turns: got {options.turns}, expected at least 1")
     if not RIVALS_PYTHON.exists():
         parser.error(f"there is no {RIVALS_PYTHON}: run `make .venv-rivals/installed`")
+    if options.without_amx:
+        if not llvm.get_host_cpu_features().get("amx-bf16"):
+            parser.error("--without-amx: this processor has none; leave it out")
+        os.environ.update(_without_amx())
     dtypes = [torch.float32, *([torch.bfloat16] if has_fast_bf16(CPU) else [])]
     rows = _rows([str(dtype).removeprefix("torch.") for dtype in dtypes])
     chosen = [
@@ -310,7 +333,7 @@ def main() -> None:
     if not chosen:
         names = ", ".join(row.name for row in rows)
         parser.error(f"--rows: none begins with {options.rows}; there are {names}")
-    file = RESULTS / f"{options.out}.json"
+    file = RESULTS / f"{out}.json"
     found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
     for row in chosen:
         print(row.name, file=sys.stderr, flush=True)
@@ -321,9 +344,11 @@ def main() -> None:
                 one["of_the_floor"] = of_the_floor(row, one, floor)
         figures = {"contestants": contestants, "floor": floor}
         found[row.name] = {**figures, **provenance(CPU)}
+        if options.without_amx:
+            found[row.name]["hardware"] += " without AMX"
         found = {one.name: found[one.name] for one in rows if one.name in found}
         write_text(file, json.dumps(found, indent=2) + "\n")
-        write_text(RESULTS / f"{options.out}.md", table(found))
+        write_text(RESULTS / f"{out}.md", table(found))
     print(table(found))
 
 

@@ -12,6 +12,7 @@ from bench import Contestant, Process, Row
 from contestants import serving
 from contestants.shapes import SHAPES
 from floor import drawing_seconds, measure_floor, training_seconds
+from llvmlite import binding as llvm
 
 from armchair.nn.masks import AttentionPattern, dense_mask
 
@@ -114,5 +115,14 @@ def test_all_rows_are_there() -> None:
         "sampling B, batch 8",
         "training A",
         "training B",
+        "training B, float32",
         "training a discrete VAE",
     ]
+
+
+def test_without_amx_everything_else_stays() -> None:
+    found = llvm.get_host_cpu_features()
+    settings = bench._without_amx()
+    features = settings["NUMBA_CPU_FEATURES"].split(",")
+    assert not any(feature.startswith("+amx") for feature in features)
+    assert {f"+{name}" for name, has in found.items() if has and "amx" not in name} <= {*features}
