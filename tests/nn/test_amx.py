@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from armchair.core.jit import as_array, jit
+from armchair.core.jit import jit
+from armchair.core.threads import as_array
 from armchair.nn.amx import BLOCK, TILE, configure_tiles, has_amx, multiply_tiles, release_tiles
 
 pytestmark = pytest.mark.skipif(not has_amx(), reason="this processor has no AMX")

@@ -118,7 +118,7 @@ def prepare_for_training() -> None:
     sooner (docs/experiments.md has all three measured).
     """
     torch.set_flush_denormal(True)  # of this thread and those it starts from now on
-    from armchair.core.jit import flush_subnormals  # imports numba
+    from armchair.core.threads import flush_subnormals  # imports numba
 
     flush_subnormals()  # and of those that it has started
     if sys.platform.startswith("linux"):

@@ -10,10 +10,14 @@ Rows lie in memory as they are; the columns' matrix has its rows in pairs:
     multiply_tiles(...)                             # as often as one likes
     release_tiles()
 
-These are functions for compiled ones, for where `has_amx()` says so; elsewhere they do nothing.
+A product that sums over the rows of two matrices wants those of one paired (`pair_rows`) and those
+of the other turned (`turn_rows`). Products are for where `has_amx()` says so; elsewhere they do
+nothing.
 
 Source: Intel, "64 and IA-32 Architectures Software Developer's Manual", volume 1, chapter 18.
 """
+
+# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ from numba import types
 from numba.core import cgutils
 
 from armchair.core.jit import intrinsic, jit, shared_function
-from armchair.core.vectors import processor_has
+from armchair.core.vectors import pairs, processor_has, store_words, transpose
 
 TILE = 16
 """Rows of a tile, and columns; it holds twice as many bfloat16 in a row."""
@@ -210,3 +214,48 @@ def _product(module: Any, high: int, wide: int, words: list[Any]) -> Any:
         _instruct(builder, "tilestored64", of(*at), place, distance)
     builder.ret_void()
     return function
+
+
+@jit()
+def pair_rows(source, begin, row_distance, num_rows, width, target, to, distance):
+    """Lay out rows as columns of a product that sums over them.
+
+    Args:
+        source: Flat array of bfloat16 as uint16.
+        begin: Where the first row begins.
+        row_distance: From one row to the next.
+        num_rows: An even number.
+        width: Of a row, a multiple of 16.
+        target: Flat array of uint16, written to: W/16 R/2 16 2.
+        to: Where it begins.
+        distance: From sixteen columns to the next, over 16; R if nothing lies between.
+    """
+    for row in range(0, num_rows, 2):
+        for i in range(0, width, TILE):
+            at = begin + row * row_distance + i
+            words = pairs(source, at, at + row_distance)
+            store_words(target, to + i * distance + row * TILE, words)
+
+
+@jit()
+def turn_rows(source, begin, row_distance, num_rows, width, target, to, distance, square):
+    """Lay out rows as rows of a product that sums over them: each column becomes one.
+
+    Args:
+        source: See `pair_rows`.
+        begin: See there.
+        row_distance: See there.
+        num_rows: A multiple of 32.
+        width: See there.
+        target: Flat array of uint16, written to: W R.
+        to: Where it begins.
+        distance: From one row of the target to the next; R if nothing lies between.
+        square: Where 512 numbers of the target may be written to on the way.
+    """
+    for row in range(0, num_rows, BLOCK):
+        for i in range(0, width, TILE):
+            at = begin + row * row_distance + i
+            for two in range(0, BLOCK, 2):
+                words = pairs(source, at + two * row_distance, at + (two + 1) * row_distance)
+                store_words(target, square + two * TILE, words)
+            transpose(target, square, BLOCK, target, to + i * distance + row, distance)

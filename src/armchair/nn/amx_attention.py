@@ -23,14 +23,22 @@ from armchair.core.vectors import (
     larger,
     load,
     paired,
-    pairs,
     prefetch,
     spread,
     store,
     store_words,
     transpose,
 )
-from armchair.nn.amx import BLOCK, TILE, apart, configure_tiles, multiply_tiles, release_tiles
+from armchair.nn.amx import (
+    BLOCK,
+    TILE,
+    apart,
+    configure_tiles,
+    multiply_tiles,
+    pair_rows,
+    release_tiles,
+    turn_rows,
+)
 from armchair.nn.compiled_functions import exp2
 
 _f = np.float32
@@ -156,13 +164,8 @@ def _fetch(source, start, distance, parts, apart, order, first, dim):
 @jit()
 def _turn(memory, rows, layout, to):
     """Rows of channels, with the places in them, from rows of places."""
-    dim, square = layout.head_dim, layout.square
-    for place in range(0, layout.places, BLOCK):
-        for i in range(0, dim, TILE):
-            for two in range(0, BLOCK, 2):
-                at = rows + (place + two) * dim + i
-                store_words(memory, square + two * TILE, pairs(memory, at, at + dim))
-            transpose(memory, square, BLOCK, memory, to + i * layout.turned + place, layout.turned)
+    dim, places = layout.head_dim, layout.places
+    turn_rows(memory, rows, dim, places, dim, memory, to, layout.turned, layout.square)
 
 
 @jit()
@@ -179,10 +182,7 @@ def _as_columns(memory, rows, start, layout, to):
 def _by_query(memory, rows, start, layout, to):
     """A block of rows as the matrix of a product over its rows."""
     dim = layout.head_dim
-    for i in range(0, dim, TILE):
-        for two in range(0, BLOCK, 2):
-            at = rows + (start + two) * dim + i
-            store_words(memory, to + (i + two // 2) * BLOCK, pairs(memory, at, at + dim))
+    pair_rows(memory, rows + start * dim, dim, BLOCK, dim, memory, to, BLOCK)
 
 
 @jit()

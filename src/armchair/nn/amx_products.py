@@ -22,13 +22,20 @@ from armchair.core.vectors import (
     as_bfloat16,
     load,
     paired,
-    pairs,
     spread,
     store,
     store_words,
     transpose,
 )
-from armchair.nn.amx import BLOCK, TILE, configure_tiles, multiply_tiles, release_tiles
+from armchair.nn.amx import (
+    BLOCK,
+    TILE,
+    configure_tiles,
+    multiply_tiles,
+    pair_rows,
+    release_tiles,
+    turn_rows,
+)
 
 SQUARE = BLOCK * TILE
 """Numbers of uint16 that each thread needs for `pack`."""
@@ -166,28 +173,6 @@ def groups_of(inputs: int, outputs: int, num_threads: int) -> Groups:
 
 
 @jit()
-def _in_pairs(rows, start, count, dim, first, last, own, distance):
-    """Numbers `first` to `last` of some rows, as columns of a product that sums over rows."""
-    for row in range(0, count, 2):
-        at = (start + row) * dim
-        for i in range(first, last, TILE):
-            to = (i - first) * distance + row * TILE
-            store_words(own, to, pairs(rows, at + i, at + i + dim))
-
-
-@jit()
-def _turned(rows, start, count, dim, first, last, own, begin, distance, square):
-    """The same as rows of such a product: a row of each number."""
-    for row in range(0, count, BLOCK):
-        for i in range(first, last, TILE):
-            at = (start + row) * dim + i
-            for two in range(0, BLOCK, 2):
-                words = pairs(rows, at + two * dim, at + (two + 1) * dim)
-                store_words(own, square + two * TILE, words)
-            transpose(own, square, BLOCK, own, begin + (i - first) * distance + row, distance)
-
-
-@jit()
 def _write(sums, width, height, is_added, target, begin, distance):
     """Write blocks of sums, those of 32 rows after each other, to rows of a matrix."""
     for block in range(0, height, BLOCK):
@@ -237,10 +222,10 @@ def weight_gradient(
         of_outputs, square = distance * width, distance * (width + height)
         for first in range(0, num_rows, _ROWS):
             rows = min(_ROWS, num_rows - first)
-            _in_pairs(x, first, rows, inputs, first_in, last_in, own, distance)
-            _turned(
-                d_products, first, rows, outputs, first_out, last_out, own, of_outputs, distance,
-                square,
+            pair_rows(x, first * inputs + first_in, inputs, rows, width, own, 0, distance)
+            turn_rows(
+                d_products, first * outputs + first_out, outputs, rows, height, own, of_outputs,
+                distance, square,
             )  # fmt: skip
             for out in range(0, height, BLOCK):
                 for i in range(0, width, BLOCK):

@@ -159,7 +159,7 @@ class _BlockedAttention(torch.autograd.Function):
         num_heads: int,
         is_tiled: bool,
     ) -> Tensor:
-        from armchair.core.jit import share  # imports numba
+        from armchair.core.threads import share  # imports numba
 
         loops, qkv = _loops(is_tiled), qkv.contiguous()
         batch, length, dim = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
@@ -181,7 +181,7 @@ class _BlockedAttention(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor, Tensor, None, None, None]:
-        from armchair.core.jit import share
+        from armchair.core.threads import share
 
         qkv, bias, *kept = ctx.saved_tensors
         rooms = _rooms(ctx.loops.sizes_backward(ctx.layout))
@@ -203,6 +203,6 @@ def _loops(is_tiled: bool) -> Any:
 
 def _rooms(sizes: dict[torch.dtype, int]) -> list[Tensor]:
     """Memory of all threads."""
-    from armchair.core.jit import room
+    from armchair.core.threads import room
 
     return [room(size, dtype) for dtype, size in sizes.items()]

@@ -82,7 +82,7 @@ class _AddNorm(torch.autograd.Function):
         eps: float,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        from armchair.core.jit import share
+        from armchair.core.threads import share
         from armchair.nn.compiled_fused import add_norm
 
         x, nothing = x.contiguous(), x.new_empty(0)
@@ -101,7 +101,7 @@ class _AddNorm(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, d_sums: Tensor | None, d_normed: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        from armchair.core.jit import share
+        from armchair.core.threads import share
         from armchair.nn.compiled_fused import add_norm_backward
 
         sums, moments, gain = ctx.saved_tensors
@@ -121,7 +121,7 @@ class _AddNorm(torch.autograd.Function):
 class _AddBias(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, branch: Tensor, bias: Tensor) -> Tensor:
-        from armchair.core.jit import share
+        from armchair.core.threads import share
         from armchair.nn.compiled_fused import add_bias
 
         sums = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -134,7 +134,7 @@ class _AddBias(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, d_sums: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        from armchair.core.jit import share
+        from armchair.core.threads import share
         from armchair.nn.compiled_fused import add_bias_backward
 
         d_sums = d_sums.contiguous()
@@ -148,7 +148,7 @@ class _AddBias(torch.autograd.Function):
 class _BiasGELU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
-        from armchair.core.jit import share
+        from armchair.core.threads import share
         from armchair.nn.compiled_fused import bias_gelu
 
         x = x.contiguous()
@@ -162,7 +162,7 @@ class _BiasGELU(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, d_activated: Tensor
     ) -> tuple[Tensor, Tensor]:
-        from armchair.core.jit import share
+        from armchair.core.threads import share
         from armchair.nn.compiled_fused import bias_gelu_backward
 
         x, bias = ctx.saved_tensors

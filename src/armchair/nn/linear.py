@@ -53,7 +53,7 @@ class _Product(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
-        from armchair.core.jit import room, share
+        from armchair.core.threads import room, share
         from armchair.nn.amx_products import groups_of, weight_gradient
 
         x, weight = ctx.saved_tensors

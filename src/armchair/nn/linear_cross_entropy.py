@@ -85,7 +85,7 @@ class _LinearCrossEntropy(_Scaled):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor
     ) -> Tensor:
-        from armchair.core.jit import share  # imports numba
+        from armchair.core.threads import share  # imports numba
         from armchair.nn.compiled_cross_entropy import RUN, cross_entropy
 
         d_x, d_weight, d_bias = (
@@ -115,7 +115,7 @@ class _TiledLinearCrossEntropy(_Scaled):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor
     ) -> Tensor:
-        from armchair.core.jit import room, share
+        from armchair.core.threads import room, share
         from armchair.nn.amx import BLOCK, apart
         from armchair.nn.amx_products import (
             SQUARE,

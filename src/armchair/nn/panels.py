@@ -29,7 +29,8 @@ from numba.core import cgutils
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from armchair.core.jit import intrinsic, jit, piece, room, share, shared_function
+from armchair.core.jit import intrinsic, jit, piece, shared_function
+from armchair.core.threads import room, share
 from armchair.core.vectors import processor_has
 from armchair.nn.amx_products import SQUARE, pack
 from armchair.nn.compiled_functions import stored_in

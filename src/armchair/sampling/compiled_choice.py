@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from armchair.core.jit import Threads, jit
+from armchair.core.jit import jit
+from armchair.core.threads import Threads
 from armchair.nn.compiled_functions import bits_of, exp_64, largest
 
 _SIGN, _ALL = np.uint32(1 << 31), np.uint32(0xFFFFFFFF)

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from armchair.core.jit import as_array, jit, meet, piece
+from armchair.core.jit import jit, piece
+from armchair.core.threads import as_array, meet
 from armchair.models.sequence.compiled_decoder import CompiledDecoder
 from armchair.models.sequence.compiled_step import advance
 from armchair.sampling.compiled_choice import CompiledChoice, choose_row, scratch

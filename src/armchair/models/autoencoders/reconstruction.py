@@ -81,7 +81,7 @@ def error_by_place(
     """
     if statistics.device.type != "cpu" or statistics.dtype != torch.float32:
         return error_by_place_reference(images, statistics, grid_size)
-    from armchair.core.jit import share
+    from armchair.core.threads import share
     from armchair.models.autoencoders.compiled_reconstruction import add_errors
 
     errors = statistics.new_empty(len(images), grid_size, grid_size)
@@ -103,7 +103,7 @@ class _CompiledReconstruction(torch.autograd.Function):
     def forward(
         ctx: Any, images: Tensor, statistics: Tensor, reconstruction: Reconstruction
     ) -> Tensor:
-        from armchair.core.jit import share  # imports numba
+        from armchair.core.threads import share  # imports numba
         from armchair.models.autoencoders.compiled_reconstruction import reconstruct
 
         by_likelihood = reconstruction == "logit_laplace"

@@ -48,7 +48,7 @@ def gumbel_like(
     noise = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
     if noise.device.type != "cpu":
         return noise.uniform_(generator=generator).log_().neg_().log_().mul_(-scale)
-    from armchair.core.jit import share  # imports numba
+    from armchair.core.threads import share  # imports numba
     from armchair.models.autoencoders.compiled_relaxation import fill_gumbel
 
     share(fill_gumbel, noise, _seed(generator), _f(scale))
@@ -106,7 +106,7 @@ class _CompiledRelaxation(torch.autograd.Function):
         temperature: float,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        from armchair.core.jit import share
+        from armchair.core.threads import share
         from armchair.models.autoencoders.compiled_relaxation import relax
 
         logits = logits.contiguous()
@@ -126,7 +126,7 @@ class _CompiledRelaxation(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, d_relaxed: Tensor | None, d_entropies: Tensor | None, _: None
     ) -> tuple[Tensor, None, None, None, None]:
-        from armchair.core.jit import share
+        from armchair.core.threads import share
         from armchair.models.autoencoders.compiled_relaxation import relax_backward
 
         logits, relaxed, statistics = ctx.saved_tensors

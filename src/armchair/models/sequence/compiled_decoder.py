@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from armchair.core.jit import Threads, as_array
+from armchair.core.threads import Threads, as_array
 from armchair.models.sequence.compiled_step import GROUP, Layout, Tables, step
 from armchair.models.sequence.text_to_image import TextToImageTransformer
 from armchair.nn.amx import BLOCK, TILE, apart, has_amx

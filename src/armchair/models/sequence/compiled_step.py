@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from armchair.core.jit import borrowed, halves_of, jit, meet, piece
+from armchair.core.jit import borrowed, halves_of, jit, piece
+from armchair.core.threads import meet
 from armchair.core.vectors import LANES, as_bfloat16, load, load_first, prefetch, store, store_first
 from armchair.nn.amx import BLOCK, TILE, apart, configure_tiles, multiply_tiles, release_tiles
 from armchair.nn.compiled_functions import gelu, layer_norm, softmax, stored_in
