@@ -57,7 +57,8 @@ def _draw_bars(panel: Axes, tasks: dict[str, list[dict[str, Any]]]) -> None:
         for number, (name, rate) in enumerate(rates.items()):
             at = place - 0.4 + width * (number + 0.5)
             panel.bar(at, rate, width=width * 0.9, color=GROUPS[name][1])
-            panel.annotate(f"{rate:,.0f}", (at, rate), ha="center", va="bottom", fontsize=5.5)
+            label = f"{rate:.0f}" if rate < 1000 else f"{rate / 1000:.2g}k"
+            panel.annotate(label, (at, rate), ha="center", va="bottom", fontsize=5.5)
     panel.set_yscale("log")
     panel.set_xticks(range(len(tasks)), list(tasks))
     panel.set_ylim(10, 2 * panel.get_ylim()[1])
